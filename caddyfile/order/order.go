@@ -1,0 +1,40 @@
+// Package order gives every directive of the suite its place among Caddy's.
+//
+// The places are written once, here, because Caddy keeps none between plugins.
+// The package knows names only and imports no stage; each stage registers its
+// own parser and imports this package, so that a stage compiled alone keeps
+// its place.
+package order
+
+import "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+
+// The directives in the order of the walk, outermost first.
+var (
+	// beforeRedir comes first: checks that need no caller, on the request as it
+	// was sent, before anything rewrites it.
+	beforeRedir = []string{"reputation", "guard", "contract"}
+
+	// afterBasicAuth comes once a caller may be known. rate_limit of
+	// caddy-ratelimit anchors before basic_auth and so stands in front.
+	afterBasicAuth = []string{"identity", "require", "quota", "input", "firewall", "canary"}
+
+	// beforeHandle holds what routes to a whole API.
+	beforeHandle = []string{"api"}
+)
+
+func init() {
+	for _, name := range beforeRedir {
+		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "redir")
+	}
+	for i := len(afterBasicAuth) - 1; i >= 0; i-- { // each is put right behind the anchor
+		httpcaddyfile.RegisterDirectiveOrder(afterBasicAuth[i], httpcaddyfile.After, "basic_auth")
+	}
+	for _, name := range beforeHandle {
+		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "handle")
+	}
+}
+
+// Stages lists the directives that may stand in an api block, outermost first.
+func Stages() []string {
+	return append(append([]string{}, beforeRedir...), afterBasicAuth...)
+}

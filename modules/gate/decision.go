@@ -1,0 +1,83 @@
+package gate
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+)
+
+// Decision is what one stage concluded.
+type Decision struct {
+	Stage   Stage
+	Verdict Verdict
+	Mode    Mode
+	Reason  Reason        // None when allowed
+	Rule    string        // which rule, plan, issuer or expression; may be empty
+	Took    time.Duration // time spent in the stage
+}
+
+// Decisions returns what the stages concluded so far, in order.
+func (ex *Exchange) Decisions() []Decision { return ex.decisions[:ex.decided] }
+
+// Dropped counts the decisions that did not fit into the record.
+func (ex *Exchange) Dropped() int { return int(ex.dropped) }
+
+// Conclude records what a stage decided and returns what its ServeHTTP must
+// return: nil means go on to the next handler. A nil denial allows; in shadow
+// mode a denial is recorded and let pass. It does not allocate unless it denies.
+func (ex *Exchange) Conclude(s Stage, m Mode, rule string, d *Denial, began time.Time) error {
+	if d == nil {
+		ex.record(Decision{Stage: s, Verdict: Allowed, Mode: m, Rule: rule, Took: time.Since(began)})
+		return nil
+	}
+	dec := Decision{Stage: s, Verdict: Denied, Mode: m, Reason: d.Reason, Rule: rule, Took: time.Since(began)}
+	if m == Shadow {
+		dec.Verdict = WouldDeny
+		ex.record(dec)
+		return nil
+	}
+	ex.record(dec)
+	return Deny(d)
+}
+
+// LetPass records that a stage could not decide and that on_error open, the
+// user's choice, lets the request go on.
+func (ex *Exchange) LetPass(s Stage, m Mode, rule string, why Reason, began time.Time) {
+	ex.record(Decision{Stage: s, Verdict: Undecided, Mode: m, Reason: why, Rule: rule, Took: time.Since(began)})
+}
+
+func (ex *Exchange) record(d Decision) {
+	count(ex, &d)
+	if ex.decided == maxDecisions {
+		// The last place is kept for the decision that ends the Exchange.
+		if d.Verdict != Denied {
+			ex.dropped++
+			return
+		}
+		ex.decided--
+		ex.dropped++
+	}
+	ex.decisions[ex.decided] = d
+	ex.decided++
+}
+
+// Publish makes the denial readable as placeholders for the site's own
+// handle_errors: {gatehouse.reason}, {gatehouse.detail}, {gatehouse.request_id}.
+func (ex *Exchange) Publish(r *http.Request, d *Denial) {
+	repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return
+	}
+	repl.Set("gatehouse.reason", d.Reason.String())
+	repl.Set("gatehouse.detail", d.Sentence())
+	repl.Set("gatehouse.request_id", ex.ID)
+}
+
+// Sentence is what the client reads: the detail, or the reason's title.
+func (d *Denial) Sentence() string {
+	if d.Detail != "" {
+		return d.Detail
+	}
+	return d.Reason.Title()
+}

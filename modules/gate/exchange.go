@@ -1,0 +1,129 @@
+package gate
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// Exchange is the gateway's record of one request. It belongs to the
+// goroutine that serves the request and is not pooled, so that a finished one
+// may be kept and looked at.
+type Exchange struct {
+	ID        string     // the request id: Problem instance, log, upstream header
+	API       string     // the API's name; empty outside of an api block
+	Began     time.Time  // when the first stage met the request
+	Client    netip.Addr // Caddy's client_ip, unmapped and without zone
+	Principal *Principal // nil while nobody is proven
+	Operation *Operation // nil while nothing is matched
+	Params    []Param    // path parameters of the operation
+
+	body      body
+	decisions [maxDecisions]Decision
+	decided   uint8
+	dropped   uint8
+}
+
+// maxDecisions bounds the record of one Exchange. The walk has ten stages, and
+// a stage may stand several times; what does not fit is counted, not kept.
+const maxDecisions = 16
+
+// varKey is where the Exchange rides in Caddy's request variables, which also
+// reach the error routes.
+const varKey = "gatehouse.exchange"
+
+// Asserted is the prefix of the headers that the gateway asserts upstream.
+// Inbound copies are removed when the Exchange opens.
+const Asserted = "X-Gatehouse-"
+
+// RequestIDHeader carries Exchange.ID to the upstream and to the client.
+const RequestIDHeader = "X-Request-Id"
+
+// Of returns the request's Exchange and opens it on first use.
+func Of(r *http.Request) *Exchange {
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if ex, ok := vars[varKey].(*Exchange); ok {
+		return ex
+	}
+	ex := &Exchange{Began: time.Now(), ID: requestID(r, vars)}
+	if ip, ok := vars[caddyhttp.ClientIPVarKey].(string); ok {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			ex.Client = addr.Unmap().WithZone("")
+		}
+	}
+	stripAsserted(r)
+	if vars != nil {
+		vars[varKey] = ex
+	}
+	return ex
+}
+
+// stripAsserted removes what only the gateway may say. Trailers go too,
+// because Caddy's proxy forwards them past every header rule.
+func stripAsserted(r *http.Request) {
+	for name := range r.Header {
+		if asserted(name) {
+			delete(r.Header, name)
+		}
+	}
+	r.Trailer = nil
+	delete(r.Header, "Trailer")
+}
+
+// asserted compares as a backend would that folds case and underscores.
+func asserted(name string) bool {
+	if len(name) < len(Asserted) || name[0]|0x20 != 'x' {
+		return false
+	}
+	name = name[:len(Asserted)]
+	return strings.EqualFold(name, Asserted) || strings.EqualFold(strings.ReplaceAll(name, "_", "-"), Asserted)
+}
+
+// requestID keeps the id that a trusted proxy gave, and makes one otherwise: a
+// stranger must not choose the name its request is found by.
+func requestID(r *http.Request, vars map[string]any) string {
+	if trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool); trusted {
+		if ids := r.Header[RequestIDHeader]; len(ids) == 1 && wellFormedID(ids[0]) {
+			return ids[0]
+		}
+	}
+	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford's base 32
+	var id [24]byte
+	for i := 0; i < len(id); i += 12 {
+		n := rand.Uint64() //nolint:gosec // ChaCha8 from the runtime; an id, not a secret
+		for j := range 12 {
+			id[i+j] = alphabet[n&31]
+			n >>= 5
+		}
+	}
+	return string(id[:])
+}
+
+func wellFormedID(id string) bool {
+	if id == "" || len(id) > 128 {
+		return false
+	}
+	for _, c := range []byte(id) {
+		switch {
+		case c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// Network is what a caller without a name is counted by: its address, or for
+// IPv6 the /64 that one customer usually holds.
+func (ex *Exchange) Network() netip.Prefix {
+	bits := 64
+	if ex.Client.Is4() {
+		bits = 32
+	}
+	p, _ := ex.Client.Prefix(bits) // fails for the zero Addr only, and then is the zero Prefix
+	return p
+}

@@ -1,0 +1,159 @@
+package gate
+
+import (
+	"net/http"
+	"strings"
+)
+
+// Reason says why a request was turned away, in a form that dashboards and
+// clients may rely on. The list is closed: a Reason is never renamed and never
+// reused once released. The zero Reason means there was nothing to say.
+type Reason uint8
+
+// The reasons the gateway gives, each with its status and sentence in reasons.
+const (
+	None Reason = iota
+
+	APIUnmatched
+	APIRejected
+	APIPanic
+	APIFailed
+	APIUpstreamFailed
+	APIUpstreamUnavailable
+	APIUpstreamTimeout
+
+	ContractUnknownPath
+	ContractUnknownMethod
+
+	IdentityMissing
+	IdentityAmbiguous
+	IdentityMalformed
+	IdentityUnknownIssuer
+	IdentityUnknownKey
+	IdentityBadAlgorithm
+	IdentityBadSignature
+	IdentityExpired
+	IdentityNotYetValid
+	IdentityWrongAudience
+	IdentityWrongType
+	IdentityMissingClaim
+	IdentityInvalidAPIKey
+	IdentityUnavailable
+
+	RequireAnonymous
+	RequireScope
+	RequireRole
+	RequireScheme
+	RequireExpression
+
+	QuotaExhausted
+	QuotaQueueFull
+	QuotaUnidentified
+
+	InputBodyTooLarge
+	InputBodyUnreadable
+	InputBodyMissing
+	InputContentType
+	InputContentEncoding
+	InputMalformed
+	InputParameters
+	InputBody
+	InputUnavailable
+
+	FirewallAttack
+	FirewallArgumentLimit
+	FirewallBodyTooLarge
+	FirewallBodyUnreadable
+	FirewallFailed
+
+	reasonCount
+)
+
+// reasons is the closed list. The sentence becomes the problem's title and the
+// row in docs/reasons.md.
+var reasons = [reasonCount]struct {
+	name   string
+	status int
+	title  string
+}{
+	None: {"", http.StatusOK, ""},
+
+	APIUnmatched:           {"api.unmatched", 404, "Nothing here answers this request."},
+	APIRejected:            {"api.rejected", 400, "The request was rejected."},
+	APIPanic:               {"api.panic", 500, "The gateway failed while handling the request."},
+	APIFailed:              {"api.failed", 500, "The gateway could not handle the request."},
+	APIUpstreamFailed:      {"api.upstream_failed", 502, "The service behind the gateway failed."},
+	APIUpstreamUnavailable: {"api.upstream_unavailable", 503, "The service behind the gateway is not available."},
+	APIUpstreamTimeout:     {"api.upstream_timeout", 504, "The service behind the gateway took too long."},
+
+	ContractUnknownPath:   {"contract.unknown_path", 404, "The API has no such path."},
+	ContractUnknownMethod: {"contract.unknown_method", 405, "The path does not support this method."},
+
+	IdentityMissing:       {"identity.missing", 401, "The request carries no credential."},
+	IdentityAmbiguous:     {"identity.ambiguous", 400, "The request carries more than one credential of a kind."},
+	IdentityMalformed:     {"identity.malformed", 401, "The credential cannot be read."},
+	IdentityUnknownIssuer: {"identity.unknown_issuer", 401, "The token's issuer is not accepted here."},
+	IdentityUnknownKey:    {"identity.unknown_key", 401, "The token is signed by a key the issuer does not publish."},
+	IdentityBadAlgorithm:  {"identity.bad_algorithm", 401, "The token's algorithm does not fit the issuer's key."},
+	IdentityBadSignature:  {"identity.bad_signature", 401, "The token's signature is wrong."},
+	IdentityExpired:       {"identity.expired", 401, "The credential has expired."},
+	IdentityNotYetValid:   {"identity.not_yet_valid", 401, "The credential is not valid yet."},
+	IdentityWrongAudience: {"identity.wrong_audience", 401, "The token is meant for somebody else."},
+	IdentityWrongType:     {"identity.wrong_type", 401, "The token is not an access token."},
+	IdentityMissingClaim:  {"identity.missing_claim", 401, "The token lacks a claim that is required here."},
+	IdentityInvalidAPIKey: {"identity.invalid_api_key", 401, "The API key is not known."},
+	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
+
+	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
+	RequireScope:      {"require.scope", 403, "The caller lacks a scope this operation needs."},
+	RequireRole:       {"require.role", 403, "The caller lacks a role this operation needs."},
+	RequireScheme:     {"require.scheme", 403, "The caller proved itself in a way this operation does not accept."},
+	RequireExpression: {"require.expression", 403, "The caller may not do this."},
+
+	QuotaExhausted:    {"quota.exhausted", 429, "The allowance of this caller is spent for now."},
+	QuotaQueueFull:    {"quota.queue_full", 429, "Too many requests of this caller are waiting."},
+	QuotaUnidentified: {"quota.unidentified", 403, "The caller cannot be counted."},
+
+	InputBodyTooLarge:    {"input.body_too_large", 413, "The request body is too large."},
+	InputBodyUnreadable:  {"input.body_unreadable", 400, "The request body could not be read."},
+	InputBodyMissing:     {"input.body_missing", 400, "The operation needs a request body."},
+	InputContentType:     {"input.content_type", 415, "The operation does not accept this content type."},
+	InputContentEncoding: {"input.content_encoding", 415, "The operation does not accept this content encoding."},
+	InputMalformed:       {"input.malformed", 400, "The request body is not well formed."},
+	InputParameters:      {"input.parameters", 400, "Some parameters do not match the API's contract."},
+	InputBody:            {"input.body", 400, "The request body does not match the API's contract."},
+	InputUnavailable:     {"input.unavailable", 500, "The request could not be checked against the API's contract."},
+
+	FirewallAttack:         {"firewall.attack", 403, "The request looks like an attack."},
+	FirewallArgumentLimit:  {"firewall.argument_limit", 400, "The request has more arguments than can be inspected."},
+	FirewallBodyTooLarge:   {"firewall.body_too_large", 413, "The request body is larger than can be inspected."},
+	FirewallBodyUnreadable: {"firewall.body_unreadable", 400, "The request body could not be read for inspection."},
+	FirewallFailed:         {"firewall.failed", 503, "The request could not be inspected."},
+}
+
+// String is the reason as clients, logs and metrics see it.
+func (r Reason) String() string { return reasons[r].name }
+
+// Status is the response status that goes with the reason.
+func (r Reason) Status() int { return reasons[r].status }
+
+// Title is the sentence that goes with the reason.
+func (r Reason) Title() string { return reasons[r].title }
+
+// Stage is the stage that gives the reason: the part before the dot.
+func (r Reason) Stage() string {
+	stage, _, _ := strings.Cut(reasons[r].name, ".")
+	return stage
+}
+
+// MarshalText writes the reason's name.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Reasons lists every reason there is, in the order of the walk.
+func Reasons() []Reason {
+	all := make([]Reason, 0, reasonCount-1)
+	for r := None + 1; r < reasonCount; r++ {
+		all = append(all, r)
+	}
+	return all
+}
