@@ -1,1 +1,14 @@
+// Package gatehouse brings the whole suite into a Caddy build: blank-import it,
+// or build with `xcaddy build --with github.com/gatehouse-caddy/gatehouse`.
+//
+// Every stage can be had alone by importing its package instead.
 package gatehouse
+
+import (
+	_ "github.com/gatehouse-caddy/gatehouse/modules/api"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/contract"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/firewall"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/identity"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/quota"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/require"
+)

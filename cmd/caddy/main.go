@@ -1,0 +1,12 @@
+// Command caddy is Caddy with the whole gateway suite and mholt/caddy-ratelimit.
+package main
+
+import (
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	_ "github.com/caddyserver/caddy/v2/modules/standard"
+	_ "github.com/mholt/caddy-ratelimit"
+
+	_ "github.com/gatehouse-caddy/gatehouse"
+)
+
+func main() { caddycmd.Main() }

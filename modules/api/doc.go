@@ -1,0 +1,2 @@
+// Package api is being written.
+package api

@@ -1,0 +1,2 @@
+// Package cli is being written.
+package cli

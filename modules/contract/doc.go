@@ -1,0 +1,2 @@
+// Package contract is being written.
+package contract

@@ -1,0 +1,2 @@
+// Package firewall is being written.
+package firewall

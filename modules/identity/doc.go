@@ -1,0 +1,2 @@
+// Package identity is being written.
+package identity

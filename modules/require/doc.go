@@ -1,0 +1,2 @@
+// Package require is being written.
+package require
