@@ -1,0 +1,198 @@
+package api
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/order"
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
+)
+
+func init() { parse.Handler("api", setup) }
+
+var options = []string{"owner", "description", "errors", "upstream_errors", "log", "problem_type"}
+
+// common are the directives of Caddy that an api block is likely to hold, for
+// the answer to a misspelt one.
+var common = []string{"encode", "handle", "handle_path", "header", "invoke", "rate_limit", "respond", "reverse_proxy", "rewrite", "request_header", "route", "uri"}
+
+// setup reads the directive. Syntax:
+//
+//	api [<matcher>] <name> {
+//	    owner           <text>
+//	    description     <text>
+//	    errors          problem|site
+//	    upstream_errors mask|pass
+//	    log             all|denied|off
+//	    problem_type    <uri prefix>
+//
+//	    <directives of the suite and of Caddy>
+//	}
+//
+// The directives may stand in any order; they run in the order of the walk.
+// An encode goes outermost. A contract gets its input stage, and together with
+// identity a require that enforces the contract's security.
+func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	h.Next() // consume the directive's name
+	m := new(Handler)
+	if !h.AllArgs(&m.Name) {
+		return nil, h.ArgErr()
+	}
+	if !validName.MatchString(m.Name) {
+		return nil, h.Errf("api name %q must be at most 64 letters, digits, dots, underscores and hyphens", m.Name)
+	}
+	start := h.Token()
+
+	var segments []caddyfile.Segment
+	for nesting := h.Nesting(); h.NextBlock(nesting); {
+		switch opt := h.Val(); opt {
+		case "owner":
+			if err := parse.Text(h.Dispenser, &m.Owner); err != nil {
+				return nil, err
+			}
+		case "description":
+			if err := parse.Text(h.Dispenser, &m.Description); err != nil {
+				return nil, err
+			}
+		case "errors":
+			if err := oneOf(h, &m.Errors, "problem", "site"); err != nil {
+				return nil, err
+			}
+		case "upstream_errors":
+			if err := oneOf(h, &m.UpstreamErrors, "mask", "pass"); err != nil {
+				return nil, err
+			}
+		case "log":
+			if err := oneOf(h, &m.Log, "all", "denied", "off"); err != nil {
+				return nil, err
+			}
+		case "problem_type":
+			if err := parse.Text(h.Dispenser, &m.ProblemType); err != nil {
+				return nil, err
+			}
+		case "api":
+			return nil, h.Err("an api cannot stand inside another")
+		default:
+			segments = append(segments, h.NextSegment())
+		}
+	}
+	if len(segments) == 0 {
+		return nil, h.Errf("api %s has no directives; a reverse_proxy is the least", m.Name)
+	}
+
+	var err error
+	m.Routes, err = expand(h, m.Name, start, segments)
+	return m, err
+}
+
+func oneOf(h httpcaddyfile.Helper, to *string, words ...string) error {
+	opt := h.Val()
+	if !h.AllArgs(to) {
+		return h.ArgErr()
+	}
+	if !slices.Contains(words, *to) {
+		return parse.Unknown(h.Dispenser, opt, *to, words...)
+	}
+	return nil
+}
+
+// expand hands the block's directives to Caddy, which sorts them, in two
+// parts: encode, which must see what the others write, and all else.
+func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments []caddyfile.Segment) (caddyhttp.RouteList, error) {
+	has := func(dir string) bool {
+		return slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == dir })
+	}
+	bare := slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == "require" && len(s) == 1 })
+	var outer, inner []caddyfile.Segment
+	for _, s := range segments {
+		switch dir := s.Directive(); {
+		case strings.HasPrefix(dir, "@"):
+			outer, inner = append(outer, s), append(inner, s)
+		case dir == "encode":
+			outer = append(outer, s)
+		default:
+			inner = append(inner, s)
+		}
+	}
+	if has("contract") {
+		if !has("input") {
+			inner = append(inner, implied("input", start))
+		}
+		if has("identity") && !bare {
+			inner = append(inner, implied("require", start))
+		}
+	}
+
+	// The directives learn whose they are.
+	h.BlockState = maps.Clone(h.BlockState)
+	if h.BlockState == nil {
+		h.BlockState = make(map[string]any)
+	}
+	h.BlockState[parse.APIName] = name
+
+	var routes caddyhttp.RouteList
+	for _, part := range [][]caddyfile.Segment{outer, inner} {
+		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, part)))
+		if err != nil {
+			return nil, misspelt(err, segments)
+		}
+		if sub, ok := sub.(*caddyhttp.Subroute); ok {
+			routes = append(routes, sub.Routes...)
+		}
+	}
+	return routes, nil
+}
+
+// implied is a directive that the block asks for without naming it.
+func implied(dir string, at caddyfile.Token) caddyfile.Segment {
+	return caddyfile.Segment{{File: at.File, Line: at.Line, Text: dir}}
+}
+
+// block puts segments back between braces. A token that is not on its own line
+// would be read as an argument of the one before it, so implied segments get a
+// line of their own behind the last.
+func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispenser {
+	tokens := []caddyfile.Token{
+		{File: start.File, Line: start.Line, Text: "api"},
+		{File: start.File, Line: start.Line, Text: "{"},
+	}
+	last := start.Line
+	for _, s := range segments {
+		for _, t := range s {
+			last = max(last, t.Line+strings.Count(t.Text, "\n"))
+		}
+	}
+	for _, s := range segments {
+		if len(s) == 1 && s[0].Line == start.Line && s[0].File == start.File {
+			last++
+			s = caddyfile.Segment{{File: start.File, Line: last, Text: s[0].Text}}
+		}
+		tokens = append(tokens, s...)
+	}
+	tokens = append(tokens, caddyfile.Token{File: start.File, Line: last + 1, Text: "}"})
+	return caddyfile.NewDispenser(tokens)
+}
+
+// misspelt gives a word that Caddy does not know its own line, which Caddy's
+// error lacks, and the words that are known.
+func misspelt(err error, segments []caddyfile.Segment) error {
+	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
+	if !found {
+		return err
+	}
+	word, _, _ := strings.Cut(rest, " ")
+	for _, s := range segments {
+		if s.Directive() == word {
+			d := caddyfile.NewDispenser(s)
+			d.Next()
+			known := slices.Concat(options, order.Stages(), common)
+			return parse.Unknown(d, "api option or directive", word, known...)
+		}
+	}
+	return err
+}

@@ -1,0 +1,142 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+// ServeHTTP runs the API's chain and answers whatever it left unanswered. It
+// never calls next: an api is where a request ends.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	ex := gate.Of(r)
+	ex.API = h.Name
+	ids := []string{ex.ID}
+	r.Header[gate.RequestIDHeader] = ids
+	rw := &response{ResponseWriter: w, r: r, ids: ids, mask: h.UpstreamErrors == "mask"}
+
+	abort, err := h.run(rw, r)
+	rw.dropTrailers()
+
+	status, denial := h.conclude(ex, rw, err)
+	switch {
+	case abort:
+	case denial == nil:
+		err = nil
+	case rw.wrote:
+		abort = true // too late for an answer; a cut one must not look whole
+	case h.Errors == "site":
+		ex.Publish(r, denial)
+		setHeaders(w, denial, ids)
+		err = caddyhttp.HandlerError{StatusCode: status, Err: denial}
+	default:
+		h.render(w, r, ex, status, denial)
+		err = nil
+	}
+	if rw.status != 0 && denial == nil {
+		status = rw.status
+	}
+	h.report(r, ex, status, denial)
+	if abort {
+		panic(http.ErrAbortHandler)
+	}
+	return err
+}
+
+// run calls the chain and turns a panic into an error. Aborting is no failure
+// of ours: Caddy's proxy panics so when a response breaks off.
+func (h *Handler) run(w http.ResponseWriter, r *http.Request) (abort bool, err error) {
+	defer func() {
+		switch p := recover(); {
+		case p == nil:
+		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it the same way
+			abort = true
+		default:
+			h.logger.Error("panic in a handler", zap.String("api", h.Name), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = gate.Deny(&gate.Denial{Reason: gate.APIPanic, Err: fmt.Errorf("panic: %v", p)})
+		}
+	}()
+	return false, h.chain.ServeHTTP(w, r)
+}
+
+// conclude finds out how the Exchange ended and records it for the api itself,
+// unless a stage has already said why. It returns the status of a refusal.
+func (h *Handler) conclude(ex *gate.Exchange, rw *response, err error) (int, *gate.Denial) {
+	var denial *gate.Denial
+	status := 0
+	switch {
+	case err != nil:
+		status, denial = denialOf(err)
+	case rw.held != 0:
+		status, denial = rw.held, &gate.Denial{Reason: upstreamReason(rw.held)}
+	}
+	if denial == nil || denial.Reason.Stage() == gate.API.String() {
+		_ = ex.Conclude(gate.API, gate.Enforce, "", denial, ex.Began) // rendered by us, not returned
+	}
+	return status, denial
+}
+
+// denialOf reads an error as a denial. Errors of handlers that are not ours
+// keep their status and get the reason that comes nearest.
+func denialOf(err error) (int, *gate.Denial) {
+	var denial *gate.Denial
+	if errors.As(err, &denial) {
+		return denial.Reason.Status(), denial
+	}
+	status := http.StatusInternalServerError
+	var he caddyhttp.HandlerError
+	if errors.As(err, &he) && he.StatusCode >= 400 {
+		status = he.StatusCode
+	}
+	denial = &gate.Denial{Err: err}
+	switch {
+	case status < 500:
+		denial.Reason = gate.APIRejected
+		denial.Detail = http.StatusText(status) + "."
+	case status == http.StatusInternalServerError:
+		denial.Reason = gate.APIFailed
+	default:
+		denial.Reason = upstreamReason(status)
+	}
+	return status, denial
+}
+
+func upstreamReason(status int) gate.Reason {
+	switch status {
+	case http.StatusServiceUnavailable:
+		return gate.APIUpstreamUnavailable
+	case http.StatusGatewayTimeout:
+		return gate.APIUpstreamTimeout
+	}
+	return gate.APIUpstreamFailed
+}
+
+// report writes the decision log entry, if this Exchange is to have one.
+func (h *Handler) report(r *http.Request, ex *gate.Exchange, status int, denial *gate.Denial) {
+	if h.Log == "off" || h.Log == "denied" && denial == nil && !wouldDeny(ex) {
+		return
+	}
+	level := zap.InfoLevel
+	if denial != nil && status >= 500 {
+		level = zap.ErrorLevel
+	}
+	if c := h.decisions.Check(level, "decided"); c != nil {
+		c.Write(zap.Inline(&entry{h, r, ex, status, denial, time.Since(ex.Began)}))
+	}
+}
+
+func wouldDeny(ex *gate.Exchange) bool {
+	for _, d := range ex.Decisions() {
+		if d.Verdict == gate.WouldDeny || d.Verdict == gate.Undecided {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler stands around everything that an API consists of.
+//
+// With `errors site` these placeholders are set for the site's handle_errors:
+//
+// Placeholder | Description
+// ------------|------------
+// `{gatehouse.reason}` | Why the request was refused, e.g. `quota.exhausted`
+// `{gatehouse.detail}` | One sentence for the client
+// `{gatehouse.request_id}` | The request's id
+type Handler struct {
+	// The API's name: letters, digits, `.`, `_` and `-`. It labels logs,
+	// metrics and quotas. Required.
+	Name string `json:"name,omitempty"`
+
+	// Who answers for the API, for logs and the catalog.
+	Owner string `json:"owner,omitempty"`
+
+	// What the API is for, in one sentence, for the catalog.
+	Description string `json:"description,omitempty"`
+
+	// Who writes refusals: `problem` answers them as RFC 9457 problem
+	// documents, `site` hands them to the site's handle_errors.
+	// Default: `problem`.
+	Errors string `json:"errors,omitempty"`
+
+	// What happens to 5xx answers of the upstream: `mask` keeps the status and
+	// replaces the body by a problem, `pass` leaves them as they are.
+	// Default: `mask`.
+	UpstreamErrors string `json:"upstream_errors,omitempty"`
+
+	// Which requests leave a decision log entry: `all`, `denied` or `off`.
+	// Denied includes what shadow mode would have denied. Default: `all`.
+	Log string `json:"log,omitempty"`
+
+	// The prefix of a problem's `type`; the reason is appended. Leave it alone
+	// unless you publish your own description of each reason there.
+	// Default: this project's list of reasons.
+	ProblemType string `json:"problem_type,omitempty"`
+
+	// The handlers of the API, in the order they run.
+	Routes caddyhttp.RouteList `json:"routes,omitempty"`
+
+	chain     caddyhttp.Handler
+	logger    *zap.Logger
+	decisions *zap.Logger
+}
+
+const defaultProblemType = "https://github.com/gatehouse-caddy/gatehouse/blob/main/docs/reasons.md#"
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.gatehouse_api",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision fills in defaults and compiles the chain.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if h.Errors == "" {
+		h.Errors = "problem"
+	}
+	if h.UpstreamErrors == "" {
+		h.UpstreamErrors = "mask"
+	}
+	if h.Log == "" {
+		h.Log = "all"
+	}
+	if h.ProblemType == "" {
+		h.ProblemType = defaultProblemType
+	}
+	h.logger = ctx.Logger()
+	h.decisions = h.logger.Named("decision").WithOptions(zap.WithCaller(false), zap.AddStacktrace(zap.PanicLevel))
+	if err := gate.RegisterMetrics(ctx); err != nil {
+		return err
+	}
+	if err := h.Routes.Provision(ctx); err != nil {
+		return fmt.Errorf("setting up api %q: %w", h.Name, err)
+	}
+	h.chain = h.Routes.Compile(caddyhttp.HandlerFunc(unmatched))
+	return nil
+}
+
+// unmatched ends every chain: without it Caddy would answer 200 with nothing.
+func unmatched(http.ResponseWriter, *http.Request) error {
+	return gate.Deny(&gate.Denial{Reason: gate.APIUnmatched})
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+
+// Validate reports the first setting that makes no sense.
+func (h *Handler) Validate() error {
+	switch {
+	case h.Name == "":
+		return errors.New("an api needs a name")
+	case !validName.MatchString(h.Name):
+		return fmt.Errorf("api name %q must be at most 64 letters, digits, dots, underscores and hyphens", h.Name)
+	case h.Errors != "problem" && h.Errors != "site":
+		return fmt.Errorf("unrecognized errors %q; expected problem or site", h.Errors)
+	case h.UpstreamErrors != "mask" && h.UpstreamErrors != "pass":
+		return fmt.Errorf("unrecognized upstream_errors %q; expected mask or pass", h.UpstreamErrors)
+	case h.Log != "all" && h.Log != "denied" && h.Log != "off":
+		return fmt.Errorf("unrecognized log %q; expected all, denied or off", h.Log)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+)

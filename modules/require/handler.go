@@ -1,0 +1,131 @@
+package require
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+// ServeHTTP lets the request pass if its principal has what is required.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.Mode == gate.Off {
+		return next.ServeHTTP(w, r)
+	}
+	began := time.Now()
+	ex := gate.Of(r)
+
+	rule, denial := h.decide(ex, r)
+	if err := ex.Conclude(gate.Require, h.Mode, rule, denial, began); err != nil {
+		return err
+	}
+	return next.ServeHTTP(w, r)
+}
+
+func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *gate.Denial) {
+	p := ex.Principal
+	switch {
+	case len(h.Scopes) > 0:
+		if p == nil {
+			return h.Scopes[0], anonymous()
+		}
+		for _, s := range h.Scopes {
+			if !p.HasScope(s) {
+				return s, lacksScope(h.Scopes)
+			}
+		}
+		return h.Scopes[0], nil
+
+	case len(h.Roles) > 0:
+		if p == nil {
+			return h.Roles[0], anonymous()
+		}
+		for _, role := range h.Roles {
+			if p.HasRole(role) {
+				return role, nil
+			}
+		}
+		return h.Roles[0], &gate.Denial{Reason: gate.RequireRole}
+
+	case h.program != nil:
+		ok, err := h.program.eval(ex, r)
+		if !ok {
+			return "cel", &gate.Denial{Reason: gate.RequireExpression, Err: err}
+		}
+		return "cel", nil
+	}
+	return "contract", byContract(ex.Operation, p)
+}
+
+// byContract looks for one alternative of the operation's security that the
+// principal satisfies. The denial speaks of the one that came closest.
+func byContract(op *gate.Operation, p *gate.Principal) *gate.Denial {
+	if op == nil || op.Security == nil || op.Anonymous() {
+		return nil
+	}
+	if p == nil {
+		return anonymous()
+	}
+	var missing []string
+	for _, alt := range op.Security {
+		proven, scoped := satisfies(p, alt)
+		if proven && scoped {
+			return nil
+		}
+		if proven && missing == nil {
+			for _, s := range alt {
+				missing = append(missing, s.Scopes...)
+			}
+		}
+	}
+	if missing != nil {
+		return lacksScope(missing)
+	}
+	return &gate.Denial{Reason: gate.RequireScheme}
+}
+
+// satisfies reports whether the principal was proven in every way alt names,
+// and whether it has every scope.
+func satisfies(p *gate.Principal, alt gate.Alternative) (proven, scoped bool) {
+	scoped = true
+	for i := range alt {
+		s := &alt[i]
+		switch s.Type {
+		case "oauth2", "openIdConnect":
+			proven = p.Method == gate.Bearer
+		case "http":
+			proven = p.Method == gate.Bearer && strings.EqualFold(s.HTTP, "bearer")
+		case "apiKey":
+			proven = p.Method == gate.APIKey
+		case "mutualTLS":
+			proven = p.Method == gate.MutualTLS
+		default:
+			proven = false
+		}
+		if !proven {
+			return false, false
+		}
+		for _, scope := range s.Scopes {
+			if !p.HasScope(scope) {
+				scoped = false
+			}
+		}
+	}
+	return proven, scoped
+}
+
+func anonymous() *gate.Denial {
+	return &gate.Denial{Reason: gate.RequireAnonymous, Header: http.Header{"Www-Authenticate": {"Bearer"}}}
+}
+
+// lacksScope tells the client which scopes to ask for (RFC 6750, section 3.1).
+func lacksScope(scopes []string) *gate.Denial {
+	return &gate.Denial{
+		Reason: gate.RequireScope,
+		Detail: "The operation needs the scope " + strings.Join(scopes, " ") + ".",
+		Header: http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") + `"`}},
+	}
+}
