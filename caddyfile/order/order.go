@@ -12,11 +12,11 @@ import "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 var (
 	// beforeRedir comes first: checks that need no caller, on the request as it
 	// was sent, before anything rewrites it.
-	beforeRedir = []string{"reputation", "guard", "contract"}
+	beforeRedir = []string{"contract"}
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.
-	afterBasicAuth = []string{"identity", "require", "quota", "input", "firewall", "canary"}
+	afterBasicAuth = []string{"identity", "require", "quota", "input", "firewall"}
 
 	// beforeHandle holds what routes to a whole API.
 	beforeHandle = []string{"api"}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	var (
+		caddy  = flag.String("caddy", "", "the binary to measure")
+		rounds = flag.Int("rounds", 7, "rounds; medians are taken over them")
+		length = flag.Duration("length", 2*time.Second, "length of one run")
+		conns  = flag.Int("conns", 16, "connections that send one request after another")
+		only   = flag.String("only", "", "measure only the sets whose name contains this")
+		role   = flag.String("upstream", "", "serve as the upstream on this address and nothing else")
+	)
+	flag.Parse()
+	if *role != "" {
+		serveUpstream(*role)
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *caddy, *rounds, *length, *conns, *only); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// serveUpstream answers everything with 1 KB of JSON.
+func serveUpstream(addr string) {
+	body := []byte(`{"data":"` + strings.Repeat("x", 1013) + `"}`)
+	srv := &http.Server{Addr: addr, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header()["Content-Type"] = []string{"application/json"}
+		_, _ = w.Write(body)
+	})}
+	_ = srv.ListenAndServe()
+}
+
+func run(ctx context.Context, caddy string, rounds int, length time.Duration, conns int, only string) error {
+	dir, err := os.MkdirTemp("", "gatehouse-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	token, err := writeFiles(dir)
+	if err != nil {
+		return err
+	}
+
+	upstream := freeAddr()
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	up := exec.CommandContext(ctx, self, "-upstream", upstream)
+	if err := up.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = up.Process.Kill(); _ = up.Wait() }()
+
+	fmt.Printf("%s, %d CPUs, %s/%s, %s\n%d rounds of %v, %d connections\n", cpuModel(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), rounds, length, conns)
+	for _, set := range sets(token) {
+		if !strings.Contains(set.name, only) {
+			continue
+		}
+		if err := measure(ctx, dir, caddy, upstream, set, rounds, length, conns); err != nil {
+			return fmt.Errorf("%s: %w", set.name, err)
+		}
+	}
+	return nil
+}
+
+// measure runs one set of scenarios and prints its table.
+func measure(ctx context.Context, dir, caddy, upstream string, set set, rounds int, length time.Duration, conns int) error {
+	if set.conns > 0 {
+		conns = set.conns
+	}
+	gateways := make([]*process, len(set.scenarios))
+	for i, s := range set.scenarios {
+		p, err := launch(ctx, dir, caddy, fmt.Sprint(i), s.caddyfile, upstream)
+		if err != nil {
+			return fmt.Errorf("starting %q: %w", s.name, err)
+		}
+		defer p.kill()
+		gateways[i] = p
+	}
+	results := make([][]result, len(set.scenarios))
+	for round := -1; round < rounds; round++ { // the first warms up
+		for i, p := range gateways {
+			res, err := load(p, set.request, length, conns)
+			if err != nil {
+				return fmt.Errorf("%q: %w", set.scenarios[i].name, err)
+			}
+			if round >= 0 {
+				results[i] = append(results[i], res)
+			}
+		}
+	}
+
+	fmt.Printf("\n## %s\n\n| scenario | CPU µs/request (min..max) | ratio to plain | p50 µs | p99 µs | requests/s | memory MiB |\n|---|---|---|---|---|---|---|\n", set.name)
+	for i, s := range set.scenarios {
+		var ratios []float64
+		for r := range rounds {
+			plain := (results[0][r].cpu + results[1][r].cpu) / 2
+			ratios = append(ratios, results[i][r].cpu/plain)
+		}
+		pick := func(f func(result) float64) []float64 {
+			var v []float64
+			for _, r := range results[i] {
+				v = append(v, f(r))
+			}
+			slices.Sort(v)
+			return v
+		}
+		cpu := pick(func(r result) float64 { return r.cpu })
+		fmt.Printf("| %s | %.1f (%.1f..%.1f) | %.3f | %.0f | %.0f | %.0f | %.0f |\n", s.name,
+			median(cpu), cpu[0], cpu[len(cpu)-1], median(ratios),
+			median(pick(func(r result) float64 { return r.p50 })), median(pick(func(r result) float64 { return r.p99 })),
+			median(pick(func(r result) float64 { return r.rate })), gateways[i].memory())
+	}
+	return nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
+
+func freeAddr() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "127.0.0.1:18999"
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func cpuModel() string {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(data)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return "unknown CPU"
+}
+
+// join puts a file of the bench directory's own beside the Caddyfiles.
+func join(dir, name string) string { return filepath.Join(dir, name) }

@@ -1,0 +1,241 @@
+package gate
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/reasons.md")
+
+func request(method string, body io.Reader, vars map[string]any) *http.Request {
+	if vars == nil {
+		vars = map[string]any{}
+	}
+	r := httptest.NewRequest(method, "http://a.test/", body)
+	return r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, vars))
+}
+
+// TestReasons holds the closed list: every reason is complete, unique and
+// belongs to a stage, and the published table says the same.
+func TestReasons(t *testing.T) {
+	seen := map[string]bool{}
+	var doc strings.Builder
+	doc.WriteString("# Reasons\n\nWhy a request was refused, for machines: in the `reason` of a problem document, in the decision log,\nand as a label of `gatehouse_decisions_total`. A reason is never renamed and never reused.\n\n")
+	stage := ""
+	for _, r := range Reasons() {
+		if r.String() == "" || r.Title() == "" || r.Status() < 400 || r.Status() > 599 {
+			t.Errorf("reason %d is incomplete: %q %d %q", r, r, r.Status(), r.Title())
+		}
+		if seen[r.String()] {
+			t.Errorf("%s is listed twice", r)
+		}
+		seen[r.String()] = true
+		known := false
+		for s := range stageCount {
+			known = known || s.String() == r.Stage()
+		}
+		if !known {
+			t.Errorf("%s belongs to no stage", r)
+		}
+		if r.Stage() != stage {
+			stage = r.Stage()
+			fmt.Fprintf(&doc, "\n## %s\n\n| reason | status | meaning |\n|---|---|---|\n", stage)
+		}
+		fmt.Fprintf(&doc, "| <a id=\"%s\"></a>`%s` | %d | %s |\n", r, r, r.Status(), r.Title())
+	}
+	const path = "../../docs/reasons.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(doc.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != doc.String() {
+		t.Errorf("docs/reasons.md is not what the code says (%v); run make golden", err)
+	}
+}
+
+func TestOf(t *testing.T) {
+	r := request(http.MethodGet, nil, map[string]any{caddyhttp.ClientIPVarKey: "::ffff:192.0.2.7"})
+	r.Header = http.Header{
+		"X-Gatehouse-Subject": {"admin"}, "X_gatehouse_roles": {"admin"}, "x-gatehouse-plan": {"pro"},
+		"X-Gate": {"stays"}, "X-Request-Id": {"chosen-by-a-stranger"},
+	}
+	r.Trailer = http.Header{"X-Gatehouse-Tenant": nil}
+	ex := Of(r)
+	if len(r.Header) != 2 || r.Header.Get("X-Gate") == "" || r.Trailer != nil {
+		t.Errorf("left over: %v %v", r.Header, r.Trailer)
+	}
+	if ex.ID == "chosen-by-a-stranger" || len(ex.ID) != 24 {
+		t.Errorf("request id %q", ex.ID)
+	}
+	if ex.Client.String() != "192.0.2.7" || ex.Network().String() != "192.0.2.7/32" {
+		t.Errorf("client %v in %v", ex.Client, ex.Network())
+	}
+	if Of(r) != ex {
+		t.Error("a second Exchange for the same request")
+	}
+
+	six := Of(request(http.MethodGet, nil, map[string]any{caddyhttp.ClientIPVarKey: "2001:db8:1:2:3::4%eth0"}))
+	if six.Network().String() != "2001:db8:1:2::/64" {
+		t.Errorf("IPv6 callers are counted by %v", six.Network())
+	}
+	trusted := request(http.MethodGet, nil, map[string]any{caddyhttp.TrustedProxyVarKey: true})
+	trusted.Header.Set("X-Request-Id", "from-our-balancer")
+	if id := Of(trusted).ID; id != "from-our-balancer" {
+		t.Errorf("a trusted proxy's id became %q", id)
+	}
+	trusted = request(http.MethodGet, nil, map[string]any{caddyhttp.TrustedProxyVarKey: true})
+	trusted.Header.Set("X-Request-Id", "a\"b\n")
+	if id := Of(trusted).ID; strings.Contains(id, "\n") {
+		t.Errorf("a malformed id is kept: %q", id)
+	}
+}
+
+func TestConclude(t *testing.T) {
+	denial := &Denial{Reason: QuotaExhausted}
+	ex := &Exchange{API: "demo"}
+	if err := ex.Conclude(Quota, Shadow, "free", denial, time.Now()); err != nil {
+		t.Errorf("shadow denies: %v", err)
+	}
+	err := ex.Conclude(Quota, Enforce, "free", denial, time.Now())
+	var he caddyhttp.HandlerError
+	if !errors.As(err, &he) || he.StatusCode != 429 {
+		t.Errorf("enforce gives %v", err)
+	}
+	if _, byValue := err.(caddyhttp.HandlerError); !byValue {
+		t.Errorf("Caddy needs the error by value, got %T", err)
+	}
+	d := ex.Decisions()
+	if len(d) != 2 || d[0].Verdict != WouldDeny || d[1].Verdict != Denied || d[1].Reason != QuotaExhausted {
+		t.Errorf("recorded %+v", d)
+	}
+
+	for range 2 * maxDecisions {
+		_ = ex.Conclude(Quota, Enforce, "", nil, time.Now())
+	}
+	_ = ex.Conclude(Firewall, Enforce, "", &Denial{Reason: FirewallAttack}, time.Now())
+	d = ex.Decisions()
+	if len(d) != maxDecisions || d[len(d)-1].Reason != FirewallAttack || ex.Dropped() == 0 {
+		t.Errorf("the decision that ends the Exchange is lost: %d kept, last %v", len(d), d[len(d)-1])
+	}
+}
+
+func TestConcludeDoesNotAllocate(t *testing.T) {
+	ex, began := &Exchange{API: "demo", Operation: &Operation{ID: "x"}}, time.Now()
+	_ = ex.Conclude(Identity, Enforce, "main", nil, began) // learns the series
+	if n := testing.AllocsPerRun(100, func() {
+		ex.decided = 0
+		_ = ex.Conclude(Identity, Enforce, "main", nil, began)
+	}); n > 0 {
+		t.Errorf("recording a decision allocates %v times, want 0", n)
+	}
+}
+
+func TestBody(t *testing.T) {
+	const text = "0123456789"
+	for _, tc := range []struct {
+		name   string
+		limits []int64 // one stage each
+		want   []error
+	}{
+		{"it just fits", []int64{10}, []error{nil}},
+		{"one too many", []int64{9}, []error{ErrBodyTooLarge}},
+		{"a later stage may read more", []int64{3, 10, 9}, []error{ErrBodyTooLarge, nil, ErrBodyTooLarge}},
+		{"a later stage may read less", []int64{10, 3}, []error{nil, ErrBodyTooLarge}},
+	} {
+		for _, chunked := range []bool{false, true} {
+			t.Run(fmt.Sprint(tc.name, ", chunked ", chunked), func(t *testing.T) {
+				r := request(http.MethodPost, strings.NewReader(text), nil)
+				if chunked {
+					r.ContentLength = -1
+				}
+				ex := Of(r)
+				for i, limit := range tc.limits {
+					got, err := ex.Body(r, limit)
+					if !errors.Is(err, tc.want[i]) || err == nil && string(got) != text {
+						t.Errorf("stage %d: %q, %v; want error %v", i, got, err, tc.want[i])
+					}
+				}
+				if rest, err := io.ReadAll(r.Body); string(rest) != text || err != nil {
+					t.Errorf("the upstream gets %q, %v", rest, err)
+				}
+			})
+		}
+	}
+
+	r := request(http.MethodPost, strings.NewReader(text), nil)
+	r.Header.Set("Content-Encoding", "gzip")
+	if _, err := Of(r).Body(r, 100); !errors.Is(err, ErrBodyEncoded) {
+		t.Errorf("an encoded body: %v", err)
+	}
+	broken := request(http.MethodPost, io.MultiReader(strings.NewReader("ab"), errReader{}), nil)
+	broken.ContentLength = -1
+	ex := Of(broken)
+	for range 2 {
+		if _, err := ex.Body(broken, 100); err == nil {
+			t.Error("a broken body is whole")
+		}
+	}
+}
+
+type errReader struct{}
+
+func (errReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+// FuzzBody checks the promise of Body: whatever the limits of the stages, the
+// upstream gets every byte, and a stage gets all of them or none.
+func FuzzBody(f *testing.F) {
+	f.Add([]byte("hello"), uint16(3), uint16(5), true)
+	f.Add([]byte{}, uint16(0), uint16(0), false)
+	f.Fuzz(func(t *testing.T, data []byte, a, b uint16, chunked bool) {
+		r := request(http.MethodPost, bytes.NewReader(data), nil)
+		if chunked {
+			r.ContentLength = -1
+		}
+		ex := Of(r)
+		for _, limit := range []uint16{a, b, a} {
+			got, err := ex.Body(r, int64(limit))
+			if (err == nil) != (len(data) <= int(limit)) || err == nil && !bytes.Equal(got, data) {
+				t.Fatalf("limit %d of %d: %d bytes, %v", limit, len(data), len(got), err)
+			}
+		}
+		if rest, err := io.ReadAll(r.Body); err != nil || !bytes.Equal(rest, data) {
+			t.Fatalf("the upstream gets %d of %d bytes, %v", len(rest), len(data), err)
+		}
+	})
+}
+
+func BenchmarkOf(b *testing.B) {
+	r := request(http.MethodGet, nil, nil)
+	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	vars[caddyhttp.ClientIPVarKey] = "192.0.2.7"
+	for range 10 {
+		r.Header.Add("X-Header-"+requestID(r, vars)[:3], "v")
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		delete(vars, varKey)
+		Of(r)
+	}
+}
+
+func BenchmarkConclude(b *testing.B) {
+	ex, began := &Exchange{API: "demo", Operation: &Operation{ID: "getOrder"}}, time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		ex.decided = 0
+		_ = ex.Conclude(Identity, Enforce, "main", nil, began)
+	}
+}
