@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -31,8 +32,9 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *caddy, *rounds, *length, *conns, *only); err != nil {
+	err := run(ctx, *caddy, *rounds, *length, *conns, *only)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -89,7 +91,7 @@ func measure(ctx context.Context, dir, caddy, upstream string, set set, rounds i
 	}
 	gateways := make([]*process, len(set.scenarios))
 	for i, s := range set.scenarios {
-		p, err := launch(ctx, dir, caddy, fmt.Sprint(i), s.caddyfile, upstream)
+		p, err := launch(ctx, dir, caddy, strconv.Itoa(i), s.caddyfile, upstream)
 		if err != nil {
 			return fmt.Errorf("starting %q: %w", s.name, err)
 		}

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -49,8 +50,7 @@ func start(t testing.TB, global, site string) *gateway {
 // files there first.
 func prepare(t testing.TB) *gateway {
 	t.Helper()
-	// Not t.TempDir: its path may be too long for a socket's name.
-	dir, err := os.MkdirTemp("", "gw")
+	dir, err := os.MkdirTemp("", "gw") //nolint:usetesting // t.TempDir's path may be too long for a socket's name
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,9 +154,7 @@ func (g *gateway) do(t testing.TB, method, path string, header http.Header, body
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	resp, err := g.client.Do(req)
 	if err != nil {
 		t.Fatal(err)

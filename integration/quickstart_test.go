@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,7 +89,7 @@ func TestQuickstart(t *testing.T) {
 		status, reason, command := c[1], c[2], c[3]
 		t.Run(status+" "+reason, func(t *testing.T) {
 			curl := exec.CommandContext(ctx, "bash", "-c", command)
-			curl.Dir, curl.Env = root, append(env, "TOKEN="+string(token))
+			curl.Dir, curl.Env = root, slices.Concat(env, []string{"TOKEN=" + string(token)})
 			out, err := curl.Output()
 			if err != nil {
 				t.Fatalf("%s: %v", command, err)

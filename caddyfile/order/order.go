@@ -6,7 +6,11 @@
 // its place.
 package order
 
-import "github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+import (
+	"slices"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+)
 
 // The directives in the order of the walk, outermost first.
 var (
@@ -26,8 +30,8 @@ func init() {
 	for _, name := range beforeRedir {
 		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "redir")
 	}
-	for i := len(afterBasicAuth) - 1; i >= 0; i-- { // each is put right behind the anchor
-		httpcaddyfile.RegisterDirectiveOrder(afterBasicAuth[i], httpcaddyfile.After, "basic_auth")
+	for _, name := range slices.Backward(afterBasicAuth) { // each is put right behind the anchor
+		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.After, "basic_auth")
 	}
 	for _, name := range beforeHandle {
 		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "handle")
@@ -36,5 +40,5 @@ func init() {
 
 // Stages lists the directives that may stand in an api block, outermost first.
 func Stages() []string {
-	return append(append([]string{}, beforeRedir...), afterBasicAuth...)
+	return slices.Concat(beforeRedir, afterBasicAuth)
 }

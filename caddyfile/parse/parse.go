@@ -187,7 +187,7 @@ type Rate struct {
 
 // ParseRate reads a rate such as 10/s, 600/m or 1000/d; the window may have a
 // number of its own, as in 100/15m.
-func ParseRate(word string) (Rate, bool) {
+func ParseRate(word string) (Rate, bool) { //nolint:revive // parse.Rate is the type; this reads one
 	events, window, ok := strings.Cut(word, "/")
 	if !ok || window == "" {
 		return Rate{}, false

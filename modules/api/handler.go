@@ -54,9 +54,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 // of ours: Caddy's proxy panics so when a response breaks off.
 func (h *Handler) run(w http.ResponseWriter, r *http.Request) (abort bool, err error) {
 	defer func() {
-		switch p := recover(); {
-		case p == nil:
-		case p == http.ErrAbortHandler: //nolint:errorlint // net/http compares it the same way
+		switch p := recover(); p {
+		case nil:
+		case http.ErrAbortHandler:
 			abort = true
 		default:
 			h.logger.Error("panic in a handler", zap.String("api", h.Name), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))

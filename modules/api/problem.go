@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -61,9 +62,7 @@ func setHeaders(w http.ResponseWriter, d *gate.Denial, ids []string) {
 	}
 	maskHeader(header)
 	header[gate.RequestIDHeader] = ids
-	for name, values := range d.Header {
-		header[name] = values
-	}
+	maps.Copy(header, d.Header)
 }
 
 func isGRPC(h http.Header) bool {

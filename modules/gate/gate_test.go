@@ -114,7 +114,7 @@ func TestConclude(t *testing.T) {
 	if !errors.As(err, &he) || he.StatusCode != 429 {
 		t.Errorf("enforce gives %v", err)
 	}
-	if _, byValue := err.(caddyhttp.HandlerError); !byValue {
+	if _, byValue := err.(caddyhttp.HandlerError); !byValue { //nolint:errorlint // Caddy looks for the value itself
 		t.Errorf("Caddy needs the error by value, got %T", err)
 	}
 	d := ex.Decisions()
