@@ -3,6 +3,7 @@
 package parse
 
 import (
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -204,4 +205,13 @@ func ParseRate(word string) (Rate, bool) { //nolint:revive // parse.Rate is the 
 		return Rate{}, false
 	}
 	return Rate{Events: n, Window: dur}, true
+}
+
+// Path makes the name of a file relative to the Caddyfile it is written in. A
+// Caddyfile without a path of its own, and absolute names, leave it as it is.
+func Path(d *caddyfile.Dispenser, name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(d.File()), name)
 }

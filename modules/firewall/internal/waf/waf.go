@@ -1,0 +1,145 @@
+package waf
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/corazawaf/coraza/v3"
+	"github.com/corazawaf/coraza/v3/types"
+)
+
+// Header is one field of a request.
+type Header struct {
+	Name   string
+	Values []string
+}
+
+// Request is what is inspected.
+type Request struct {
+	Client  netip.Addr
+	Method  string
+	URI     string
+	Proto   string
+	Host    string
+	Headers []Header // without Host
+	Body    []byte   // nil when it is not to be inspected
+}
+
+// Kind says what an inspection found.
+type Kind uint8
+
+// What an inspection may find.
+const (
+	Clean Kind = iota
+	Attack
+	TooManyArguments
+	Unreadable
+)
+
+// Verdict is the outcome of one inspection.
+type Verdict struct {
+	Kind  Kind
+	Rules string // ids of the rules that counted, at most maxRules, in order
+	Log   string // what they are and where they struck; no values from the request
+}
+
+const maxRules = 8
+
+// WAF holds compiled rules. It may be used concurrently.
+type WAF struct{ engine coraza.WAF }
+
+// Destruct has nothing to release: requests may still hold the rules, and the
+// collector takes them when the last is done.
+func (*WAF) Destruct() error { return nil }
+
+// Inspect runs the rules for request headers and body.
+func (w *WAF) Inspect(r *Request) (Verdict, error) {
+	tx := w.engine.NewTransaction()
+	defer func() { _ = tx.Close() }() // its error is of temporary files, which we have none
+
+	tx.ProcessConnection(r.Client.String(), 0, "", 0)
+	tx.ProcessURI(r.URI, r.Method, r.Proto)
+	tx.SetServerName(r.Host)
+	tx.AddRequestHeader("Host", r.Host)
+	for _, h := range r.Headers {
+		for _, v := range h.Values {
+			tx.AddRequestHeader(h.Name, v)
+		}
+	}
+	if it := tx.ProcessRequestHeaders(); it != nil {
+		return verdict(tx, it), nil
+	}
+	if len(r.Body) > 0 {
+		if it, _, err := tx.WriteRequestBody(r.Body); err != nil {
+			return Verdict{}, fmt.Errorf("buffering the body: %w", err)
+		} else if it != nil {
+			return verdict(tx, it), nil
+		}
+	}
+	it, err := tx.ProcessRequestBody()
+	if err != nil {
+		return Verdict{}, fmt.Errorf("evaluating the body: %w", err)
+	}
+	if it != nil {
+		return verdict(tx, it), nil
+	}
+	return Verdict{}, nil
+}
+
+func verdict(tx types.Transaction, it *types.Interruption) Verdict {
+	v := Verdict{Kind: Attack}
+	switch it.RuleID {
+	case ruleArguments, ruleArguments + 1:
+		v.Kind = TooManyArguments
+	case ruleURI, ruleBody, ruleMultipart:
+		v.Kind = Unreadable
+	}
+	var ids, log strings.Builder
+	n := 0
+	var seen []int
+	for _, m := range tx.MatchedRules() {
+		rule := m.Rule()
+		if m.Message() == "" || slices.Contains(seen, rule.ID()) {
+			continue // bookkeeping of the rule set
+		}
+		if n++; n > maxRules {
+			break
+		}
+		seen = append(seen, rule.ID())
+		if n > 1 {
+			ids.WriteByte(',')
+			log.WriteString("; ")
+		}
+		fmt.Fprintf(&ids, "%d", rule.ID())
+		fmt.Fprintf(&log, "%d %s", rule.ID(), message(m))
+		if where := place(m); where != "" {
+			log.WriteString(" in " + where)
+		}
+	}
+	v.Rules, v.Log = ids.String(), log.String()
+	return v
+}
+
+// message drops what rules append to their text about the match.
+func message(m types.MatchedRule) string {
+	text, _, _ := strings.Cut(m.Message(), " (Total Score")
+	text, _, _ = strings.Cut(text, ": Found within")
+	return text
+}
+
+// place names the variable that matched, never its value: it may be a secret.
+// Names come from the client as well and are cut and quoted.
+func place(m types.MatchedRule) string {
+	for _, d := range m.MatchedDatas() {
+		if name := d.Variable().Name(); name != "TX" && name != "UNKNOWN" {
+			key := d.Key()
+			if key == "" {
+				return name
+			}
+			return name + ":" + fmt.Sprintf("%.64q", key)
+		}
+	}
+	return ""
+}
