@@ -1,2 +1,19 @@
-// Package quota is being written.
+// Package quota gives each caller an allowance of requests over time: a token
+// bucket with a rate and a burst, or a leaky one that makes requests wait for
+// their turn. Plans are defined once and applied by name.
+//
+// # Price
+//
+// Memory is bounded: between max_keys and twice as many callers are remembered
+// over all quotas, some 40 bytes each; one that is forgotten starts again with
+// its full burst. Counting takes well under a microsecond and no allocation;
+// the response fields take two.
+//
+// # How it fails
+//
+// It depends on nothing but memory. Counters live as long as the process has a
+// configuration with quotas, over reloads that succeed and that are refused. A
+// caller whose plan is not defined gets the default plan, or else the one with
+// the lowest rate: never none. A caller without the attribute it is counted by
+// is counted by address, IPv6 by /64.
 package quota

@@ -1,0 +1,106 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestQuota(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("RateLimit", `"theirs";r=1;t=1`)
+	})
+	by := "{http.request.header.X-Caller}"
+	gw := start(t, "", "api demo {\nquota per "+by+" 2/h\nreverse_proxy "+b.addr()+"\n}")
+	for i, tc := range []struct {
+		caller string
+		status int
+		left   string
+	}{
+		{"ann", 200, `"rate";r=1;t=1800`},
+		{"ann", 200, `"rate";r=0;t=3600`},
+		{"ann", 429, `"rate";r=0;t=3600`},
+		{"bob", 200, `"rate";r=1;t=1800`},
+		{"", 200, `"rate";r=1;t=1800`},
+	} {
+		a := gw.get(t, "/", http.Header{"X-Caller": {tc.caller}})
+		if a.status != tc.status || !strings.Contains(fmt.Sprint(a.header["Ratelimit"]), tc.left) || a.header.Get("RateLimit-Policy") != `"rate";q=2;w=3600` {
+			t.Errorf("%d, %q: %d %v", i, tc.caller, a.status, a.header)
+		}
+		if tc.status == 429 {
+			if s, _ := strconv.Atoi(a.header.Get("Retry-After")); s < 1790 || s > 1800 || a.problem(t)["reason"] != "quota.exhausted" {
+				t.Errorf("Retry-After %q, %s", a.header.Get("Retry-After"), a.body)
+			}
+		} else if n := len(a.header["Ratelimit"]); n != 2 {
+			t.Errorf("%d RateLimit members, want ours and the upstream's", n)
+		}
+	}
+	if err := gw.load("", "api demo {\nquota per "+by+" 2/h {\nmode shadow\n}\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if a := gw.get(t, "/", http.Header{"X-Caller": {"ann"}}); a.status != 200 || a.header.Get("Retry-After") != "" {
+		t.Errorf("shadow: %d %v", a.status, a.header)
+	}
+	if d := gw.decisions(t); !strings.Contains(fmt.Sprint(d[len(d)-1]), "would_deny") {
+		t.Errorf("shadow recorded %v", d[len(d)-1])
+	}
+}
+
+// TestQuotaAPIsAreApart: two APIs with the same words do not share counters,
+// and two rates of one API for the same callers do not either.
+func TestQuotaAPIsAreApart(t *testing.T) {
+	gw := start(t, "", `
+	@a path /a
+	api @a a {
+		quota per address 1/h
+		respond a
+	}
+	api b {
+		quota per address 1/h
+		quota per address 100/m
+		respond b
+	}`)
+	for _, path := range []string{"/a", "/b"} {
+		if a := gw.get(t, path, nil); a.status != 200 {
+			t.Errorf("%s: %d", path, a.status)
+		}
+		if a := gw.get(t, path, nil); a.status != 429 {
+			t.Errorf("%s again: %d", path, a.status)
+		}
+	}
+}
+
+func TestQuotaLeaky(t *testing.T) {
+	gw := start(t, "", "api demo {\nquota per address 10/s leaky 2\nrespond ok\n}")
+	began := time.Now()
+	type done struct {
+		status int
+		reason string
+	}
+	results := make(chan done)
+	for range 5 {
+		go func() {
+			resp, err := gw.client.Get("http://localhost/")
+			if err != nil {
+				t.Error(err)
+				results <- done{}
+				return
+			}
+			resp.Body.Close()
+			results <- done{resp.StatusCode, ""}
+		}()
+	}
+	counts := map[int]int{}
+	for range 5 {
+		counts[(<-results).status]++
+	}
+	if counts[200] != 3 || counts[429] != 2 {
+		t.Errorf("%v, want one at once, two that waited and two refused", counts)
+	}
+	if took := time.Since(began); took < 190*time.Millisecond {
+		t.Errorf("three requests at 10/s took %v", took)
+	}
+}

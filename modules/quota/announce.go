@@ -1,0 +1,92 @@
+package quota
+
+import (
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
+)
+
+// describe prepares what does not change of the response fields of the IETF
+// draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers).
+// A full bucket and the time it takes to fill are the quota and its window.
+func (p *plan) describe(r Rate) {
+	window := time.Duration(int64(r.Window) / int64(r.Events) * int64(p.limit.Burst()))
+	p.member = quoted(p.name)
+	p.policy = p.member + ";q=" + strconv.Itoa(p.limit.Burst()) + ";w=" + strconv.FormatInt(max(seconds(window), 1), 10)
+}
+
+// quoted writes a structured-field string (RFC 9651, section 3.3.3).
+func quoted(s string) string {
+	b := []byte{'"'}
+	for _, c := range []byte(s) {
+		switch {
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		case c >= ' ' && c <= '~':
+			b = append(b, c)
+		default:
+			b = append(b, '?')
+		}
+	}
+	return string(append(b, '"'))
+}
+
+// announce tells the client what it has left. Several quotas, and the upstream,
+// add members to the same lists.
+func (p *plan) announce(h http.Header, o bucket.Outcome) {
+	buf := make([]byte, 0, 64)
+	buf = append(buf, p.member...)
+	buf = append(buf, ";r="...)
+	buf = strconv.AppendInt(buf, int64(o.Remaining), 10)
+	buf = append(buf, ";t="...)
+	buf = strconv.AppendInt(buf, seconds(o.Reset), 10)
+	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], p.policy)
+	h["Ratelimit"] = append(h["Ratelimit"], string(buf))
+}
+
+// maxWaiting bounds the requests of all leaky quotas that wait for their turn:
+// each holds a goroutine and a connection.
+const maxWaiting = 4096
+
+var waiters atomic.Int64
+
+// wait lets a request wait for its turn. It reports false when too many wait
+// already or the client went away.
+func wait(r *http.Request, d time.Duration) bool {
+	if waiters.Add(1) > maxWaiting {
+		waiters.Add(-1)
+		return false
+	}
+	defer waiters.Add(-1)
+	turn := time.NewTimer(d)
+	defer turn.Stop()
+	select {
+	case <-turn.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+var (
+	keysRemembered = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_quota_keys",
+		Help: "Callers that quotas remember.",
+	}, func() float64 {
+		n := 0
+		tables.Range(func(_, v any) bool {
+			n += v.(sharedTable).Len()
+			return true
+		})
+		return float64(n)
+	})
+	waiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "gatehouse_quota_waiting",
+		Help: "Requests that wait for their turn in leaky quotas.",
+	}, func() float64 { return float64(waiters.Load()) })
+)

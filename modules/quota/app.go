@@ -1,0 +1,177 @@
+package quota
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App defines plans: named limits that tenants subscribe to.
+type App struct {
+	// The plans, each with a name of its own.
+	Plans []Plan `json:"plans,omitempty"`
+
+	// The plan of callers that have none, or one that is not defined here.
+	// Default: the plan with the lowest rate.
+	Default string `json:"default,omitempty"`
+
+	// How many callers are remembered at least, over all quotas; at most twice
+	// as many are. One that is forgotten starts again with its full burst.
+	// Default: 1048576, which takes some 40 MB when all are there.
+	MaxKeys int `json:"max_keys,omitempty"`
+
+	plans    map[string]*plan
+	fallback *plan
+	table    *bucket.Table
+	acquired bool
+}
+
+// Plan is a named rate.
+type Plan struct {
+	// The name that principals carry.
+	Name string `json:"name,omitempty"`
+
+	Rate
+}
+
+// Rate is how many requests a caller may make.
+type Rate struct {
+	// How many requests fit in one window. Required.
+	Events int `json:"events,omitempty"`
+
+	// The length of the window. Required.
+	Window caddy.Duration `json:"window,omitempty"`
+
+	// How many requests may come at once. Default: as many as fit in a window,
+	// or 1 with leaky.
+	Burst int `json:"burst,omitempty"`
+
+	// Makes requests wait for their turn rather than be refused: how many of
+	// one caller may wait. Default: 0, none.
+	Leaky int `json:"leaky,omitempty"`
+}
+
+// plan is a rate made ready.
+type plan struct {
+	name   string
+	limit  bucket.Limit
+	queue  int
+	policy string // the member of RateLimit-Policy that describes it
+	member string // the start of its member of RateLimit
+}
+
+// table is kept over reloads, refused ones included, for as long as any
+// configuration counts: what a caller has spent stays spent.
+var (
+	tables     = caddy.NewUsagePool()
+	tablesLock sync.Mutex
+)
+
+type sharedTable struct{ *bucket.Table }
+
+func (sharedTable) Destruct() error { return nil }
+
+const tableKey = "table"
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "gatehouse_quota",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// Provision makes the plans ready.
+func (a *App) Provision(ctx caddy.Context) error {
+	if a.MaxKeys == 0 {
+		a.MaxKeys = 1 << 20
+	}
+	a.plans = make(map[string]*plan, len(a.Plans))
+	var lowest float64
+	for _, p := range a.Plans {
+		if p.Name == "" {
+			return fmt.Errorf("quota: a plan needs a name")
+		}
+		if a.plans[p.Name] != nil {
+			return fmt.Errorf("quota: plan %q is defined twice", p.Name)
+		}
+		ready, err := p.Rate.ready(p.Name)
+		if err != nil {
+			return fmt.Errorf("quota: plan %q: %w", p.Name, err)
+		}
+		a.plans[p.Name] = ready
+		if rate := float64(p.Events) / float64(p.Window); a.fallback == nil || rate < lowest {
+			a.fallback, lowest = ready, rate
+		}
+	}
+	if a.Default != "" {
+		if a.fallback = a.plans[a.Default]; a.fallback == nil {
+			return fmt.Errorf("quota: the default plan %q is not defined", a.Default)
+		}
+	}
+	if err := gate.RegisterMetrics(ctx, keysRemembered, waiting); err != nil {
+		return err
+	}
+	tablesLock.Lock()
+	defer tablesLock.Unlock()
+	t, _, err := tables.LoadOrNew(tableKey, func() (caddy.Destructor, error) {
+		return sharedTable{bucket.NewTable(a.MaxKeys)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	a.table, a.acquired = t.(sharedTable).Table, true
+	return nil
+}
+
+// Start does nothing: quotas are ready when provisioned.
+func (*App) Start() error { return nil }
+
+// Stop does nothing.
+func (*App) Stop() error { return nil }
+
+// Cleanup gives the table back.
+func (a *App) Cleanup() error {
+	if !a.acquired {
+		return nil
+	}
+	a.acquired = false
+	_, err := tables.Delete(tableKey)
+	return err
+}
+
+// ready checks a rate and turns it into a plan.
+func (r Rate) ready(name string) (*plan, error) {
+	switch {
+	case r.Events < 1:
+		return nil, fmt.Errorf("events must be at least 1")
+	case r.Window <= 0:
+		return nil, fmt.Errorf("window must be longer than nothing")
+	case r.Burst < 0:
+		return nil, fmt.Errorf("burst must not be negative")
+	case r.Leaky < 0:
+		return nil, fmt.Errorf("leaky must not be negative")
+	}
+	if r.Burst == 0 {
+		if r.Burst = r.Events; r.Leaky > 0 {
+			r.Burst = 1
+		}
+	}
+	p := &plan{name: name, limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
+	p.describe(r)
+	return p, nil
+}
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)
