@@ -1,2 +1,24 @@
-// Package identity is being written.
+// Package identity finds out who asks: by bearer tokens that an issuer has
+// signed, by API keys of which only hashes are held, or by client certificates
+// that Caddy has verified.
+//
+// A credential that is presented and wrong refuses the request; another way of
+// proving is not tried. On success the Exchange has a Principal, and the
+// upstream is told about it in X-Gatehouse- headers, whose inbound copies were
+// stripped before.
+//
+// # Price
+//
+// The first sight of a token costs its signature check; after that it is
+// remembered, bounded and never past its expiry or a change of the issuer's
+// keys, and costs a fraction of a microsecond and no allocation. Keys from a
+// URL are fetched when first needed and refreshed behind the requests.
+//
+// # How it fails
+//
+// A wrong credential is a 401. Keys that cannot be fetched are no verdict on
+// the caller: such requests meet on_error, 503 by default, while the last good
+// keys serve on for a day. It starts with an issuer that is away and recovers
+// by itself. A flood of tokens that name unknown keys causes one fetch in 30
+// seconds.
 package identity

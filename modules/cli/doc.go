@@ -1,2 +1,0 @@
-// Package cli is being written.
-package cli

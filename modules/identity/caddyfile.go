@@ -1,0 +1,225 @@
+package identity
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	_ "github.com/gatehouse-caddy/gatehouse/caddyfile/order" // the directive's place
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("identity", parseOption)
+	parse.Handler("identity", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		m := new(Handler)
+		if err := m.UnmarshalCaddyfile(h.Dispenser); err != nil {
+			return nil, err
+		}
+		return m, m.checkNames(h)
+	})
+}
+
+// checkNames finds issuers that nobody defined, on the line that names them.
+func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
+	var a App
+	if option, ok := helper.Option("identity").(httpcaddyfile.App); ok {
+		if err := json.Unmarshal(option.Value, &a); err != nil {
+			return helper.WrapErr(err)
+		}
+	}
+	known := make([]string, 0, len(a.Issuers))
+	for _, i := range a.Issuers {
+		known = append(known, i.Name)
+	}
+	for _, name := range h.Issuers {
+		if !slices.Contains(known, name) {
+			if len(known) == 0 {
+				return helper.Errf("issuer %q is not defined; define it in the global options: identity { issuer %s <url> { … } }", name, name)
+			}
+			return parse.Unknown(helper.Dispenser, "issuer", name, known...)
+		}
+	}
+	if h.Keys && a.Keys == "" {
+		return helper.Err("keys are accepted here, but none are defined; add keys <file> to the global option identity")
+	}
+	return nil
+}
+
+// parseOption reads the global option. Syntax:
+//
+//	identity {
+//	    issuer <name> <url> {
+//	        jwks       <file|url>
+//	        audience   <value...>
+//	        algorithms <alg...>
+//	        types      <typ...>
+//	        leeway     <duration>
+//	        claims     subject|client|tenant|plan|roles|scopes <path>
+//	        on_error   closed|open
+//	    }
+//	    issuer <name> dev {
+//	        audience <value...>
+//	        claims   subject|client|tenant|plan|roles|scopes <path>
+//	    }
+//	    keys       <file>
+//	    max_tokens <count>
+//	}
+func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
+	if existing != nil {
+		return nil, d.Err("the identity option stands twice; put all issuers into one block")
+	}
+	if d.NextArg() {
+		return nil, d.ArgErr()
+	}
+	var a App
+	for d.NextBlock(0) {
+		var err error
+		switch opt := d.Val(); opt {
+		case "issuer":
+			err = a.unmarshalIssuer(d)
+		case "keys":
+			if err = parse.Text(d, &a.Keys); err == nil {
+				a.Keys = parse.Path(d, a.Keys)
+			}
+		case "max_tokens":
+			err = parse.Count(d, &a.MaxTokens)
+		default:
+			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "max_tokens")
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return httpcaddyfile.App{Name: "gatehouse_identity", Value: caddyconfig.JSON(a, nil)}, nil
+}
+
+func (a *App) unmarshalIssuer(d *caddyfile.Dispenser) error {
+	i := new(Issuer)
+	var url string
+	if !d.AllArgs(&i.Name, &url) {
+		return d.ArgErr()
+	}
+	if slices.ContainsFunc(a.Issuers, func(other *Issuer) bool { return other.Name == i.Name }) {
+		return d.Errf("issuer %q is defined twice", i.Name)
+	}
+	if i.Dev = url == "dev"; !i.Dev {
+		i.URL = url
+		if !strings.Contains(url, "://") {
+			return d.Errf("issuer %q needs the URL that its tokens say in iss, or dev; %q is neither", i.Name, url)
+		}
+	}
+	line := *d // for errors of the whole issuer
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		if err := i.unmarshalOption(d); err != nil {
+			return err
+		}
+	}
+	if err := i.validate(); err != nil {
+		return line.Errf("issuer %q: %v", i.Name, err)
+	}
+	a.Issuers = append(a.Issuers, i)
+	return nil
+}
+
+func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
+	opt := d.Val()
+	switch opt {
+	case "jwks":
+		if err := parse.Text(d, &i.JWKS); err != nil {
+			return err
+		}
+		if !strings.Contains(i.JWKS, "://") {
+			i.JWKS = parse.Path(d, i.JWKS)
+		}
+	case "audience":
+		return words(d, &i.Audience)
+	case "algorithms":
+		if err := words(d, &i.Algorithms); err != nil {
+			return err
+		}
+		for _, alg := range i.Algorithms {
+			if !slices.Contains(jwt.Algorithms(), alg) {
+				return parse.Unknown(d, "algorithm", alg, jwt.Algorithms()...)
+			}
+		}
+	case "types":
+		return words(d, &i.Types)
+	case "leeway":
+		return parse.Duration(d, &i.Leeway)
+	case "claims":
+		var name, path string
+		if !d.AllArgs(&name, &path) {
+			return d.ArgErr()
+		}
+		if claimNames[name] == nil {
+			return parse.Unknown(d, "claim", name, "subject", "client", "tenant", "plan", "roles", "scopes")
+		}
+		if i.Claims == nil {
+			i.Claims = make(map[string]string)
+		}
+		i.Claims[name] = path
+	case "on_error":
+		return parse.Into(d, &i.OnError)
+	default:
+		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "leeway", "claims", "on_error")
+	}
+	return nil
+}
+
+func words(d *caddyfile.Dispenser, to *[]string) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	*to = append(*to, args...)
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	identity [<matcher>] <issuer...> {
+//	    keys [<header>]
+//	    mtls
+//	    optional
+//	    mode enforce|shadow|off
+//	}
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	h.Issuers = d.RemainingArgs()
+	for d.NextBlock(0) {
+		var err error
+		switch opt := d.Val(); opt {
+		case "keys":
+			h.Keys = true
+			if d.NextArg() {
+				h.KeyHeader = d.Val()
+			}
+			if d.NextArg() {
+				err = d.ArgErr()
+			}
+		case "mtls":
+			err = parse.Flag(d, &h.MTLS)
+		case "optional":
+			err = parse.Flag(d, &h.Optional)
+		case "mode":
+			err = parse.Into(d, &h.Mode)
+		default:
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "mode")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
+		return d.Err("identity needs at least one issuer, keys or mtls")
+	}
+	return nil
+}

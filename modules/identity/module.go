@@ -1,0 +1,106 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+func init() { caddy.RegisterModule(new(Handler)) }
+
+// Handler finds out who asks, and refuses who cannot prove it.
+type Handler struct {
+	// The names of the issuers whose tokens are accepted.
+	Issuers []string `json:"issuers,omitempty"`
+
+	// Whether API keys are accepted. Default: false.
+	Keys bool `json:"keys,omitempty"`
+
+	// The header that carries an API key. Default: `X-API-Key`.
+	KeyHeader string `json:"key_header,omitempty"`
+
+	// Whether client certificates are accepted that Caddy has verified against
+	// the site's trust pool. Default: false.
+	MTLS bool `json:"mtls,omitempty"`
+
+	// Whether requests without any credential pass, without a principal.
+	// A wrong credential is refused all the same. Default: false.
+	Optional bool `json:"optional,omitempty"`
+
+	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
+	// Default: `enforce`.
+	Mode gate.Mode `json:"mode,omitempty"`
+
+	app       *App
+	issuers   map[string]*Issuer // by identifier
+	challenge string
+	logger    *zap.Logger
+}
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.gatehouse_identity",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds the issuers.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	h.logger = ctx.Logger()
+	if h.KeyHeader == "" {
+		h.KeyHeader = "X-API-Key"
+	}
+	h.KeyHeader = http.CanonicalHeaderKey(h.KeyHeader)
+	if err := gate.RegisterMetrics(ctx); err != nil {
+		return err
+	}
+	app, err := ctx.App("gatehouse_identity")
+	if err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	h.app = app.(*App)
+	h.issuers = make(map[string]*Issuer, len(h.Issuers))
+	for _, name := range h.Issuers {
+		i := h.app.byName[name]
+		if i == nil {
+			return fmt.Errorf("identity: issuer %q is not defined", name)
+		}
+		h.issuers[i.identifier] = i
+	}
+	if h.Keys && h.app.keys == nil {
+		return errors.New("identity: keys are accepted here, but no file of keys is given")
+	}
+	h.challenge = "Bearer"
+	if len(h.Issuers) == 0 && h.Keys {
+		h.challenge = "ApiKey"
+	}
+	return nil
+}
+
+// Validate reports settings that would refuse everybody.
+func (h *Handler) Validate() error {
+	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
+		return errors.New("identity: name at least one issuer, keys or mtls")
+	}
+	if h.KeyHeader == "Authorization" || slices.Contains([]string{"Cookie", "Host"}, h.KeyHeader) {
+		return fmt.Errorf("identity: keys cannot travel in %s", h.KeyHeader)
+	}
+	return nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler       = (*Handler)(nil)
+)
