@@ -44,7 +44,6 @@ func TestIdentityTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now().Unix()
-	header := map[string]any{"alg": "ES256", "kid": "k1"}
 	claims := map[string]any{"iss": "https://id.test", "aud": "orders-api", "sub": "ann", "exp": now + 60}
 	none := b64([]byte(`{"alg":"none"}`)) + "." + b64([]byte(`{"iss":"https://id.test","sub":"ann","exp":9999999999}`)) + "."
 
