@@ -75,7 +75,7 @@ func (g *gateway) caddyfile(global, site string) string {
 	admin unix/%s
 	persist_config off
 	auto_https off
-	grace_period 1ns
+	grace_period 5s
 	storage file_system %s
 	log {
 		output file %s

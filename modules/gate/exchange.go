@@ -20,7 +20,8 @@ type Exchange struct {
 	Client    netip.Addr // Caddy's client_ip, unmapped and without zone
 	Principal *Principal // nil while nobody is proven
 	Operation *Operation // nil while nothing is matched
-	Params    []Param    // path parameters of the operation
+	Params    []Param    // path parameters of the operation, decoded
+	Later     any        // what the stage that named the operation has still to do
 
 	body      body
 	decisions [maxDecisions]Decision

@@ -48,9 +48,6 @@ type Operation struct {
 	// will do. Nil means the contract says nothing; empty, or an Alternative
 	// without schemes, that anonymous callers may pass.
 	Security []Alternative
-
-	// Plan is what the package that named the operation keeps with it.
-	Plan any
 }
 
 // Anonymous reports whether the contract says that callers without a
@@ -78,5 +75,5 @@ type Scheme struct {
 	Scopes []string // all of them are needed
 }
 
-// Param is one path parameter as it stood in the request, undecoded.
+// Param is one path parameter of a request, decoded once.
 type Param struct{ Name, Value string }

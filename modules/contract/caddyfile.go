@@ -1,0 +1,91 @@
+package contract
+
+import (
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	_ "github.com/gatehouse-caddy/gatehouse/caddyfile/order" // the directives' places
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
+)
+
+func init() {
+	parse.Handler("contract", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		m := new(Handler)
+		_, m.DeferInput = h.BlockState[parse.APIName] // api puts input in its place
+		return m, m.UnmarshalCaddyfile(h.Dispenser)
+	})
+	parse.Handler("input", func(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+		m := new(Input)
+		return m, m.UnmarshalCaddyfile(h.Dispenser)
+	})
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	contract [<matcher>] <openapi file> {
+//	    base_path  <path>
+//	    max_body   <size>
+//	    mode       enforce|shadow|off
+//	    input_mode enforce|shadow|off
+//	}
+//	contract [<matcher>] schema <json schema file> {
+//	    max_body   <size>
+//	    input_mode enforce|shadow|off
+//	}
+//
+// Files are relative to the Caddyfile.
+func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	switch args := d.RemainingArgs(); {
+	case len(args) == 1 && args[0] != "schema":
+		h.File = parse.Path(d, args[0])
+	case len(args) == 2 && args[0] == "schema":
+		h.Schema = parse.Path(d, args[1])
+		h.DeferInput = false // it belongs to its route, wherever that is
+	case len(args) == 2:
+		return parse.Unknown(d, "kind of contract", args[0], "schema")
+	default:
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		var err error
+		switch opt := d.Val(); {
+		case opt == "base_path" && h.File != "":
+			if err = parse.Text(d, &h.BasePath); err == nil && !strings.HasPrefix(h.BasePath, "/") {
+				err = d.Errf("base_path %q does not begin with a slash", h.BasePath)
+			}
+		case opt == "max_body":
+			err = parse.Size(d, &h.MaxBody)
+		case opt == "mode" && h.File != "":
+			err = parse.Into(d, &h.Mode)
+		case opt == "input_mode":
+			err = parse.Into(d, &h.InputMode)
+		default:
+			known := []string{"base_path", "max_body", "mode", "input_mode"}
+			if h.Schema != "" {
+				known = []string{"max_body", "input_mode"}
+			}
+			err = parse.Unknown(d, "contract option", opt, known...)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
+//
+//	input [<matcher>]
+//
+// Inside an api it is there by itself.
+func (*Input) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next() // consume the directive's name
+	if d.NextArg() || d.NextBlock(0) {
+		return d.ArgErr()
+	}
+	return nil
+}

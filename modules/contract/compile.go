@@ -1,0 +1,199 @@
+package contract
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"mime"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/param"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/route"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/schema"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+// compiledContract is a document made ready. It is immutable.
+type compiledContract struct {
+	router route.Router[*operation]
+	bases  []string
+	schema *body // of a plain JSON Schema: what every request must match
+}
+
+// Destruct has nothing to release: requests may still hold the contract.
+func (*compiledContract) Destruct() error { return nil }
+
+// operation is one operation with what its input is checked by. The embedded
+// one is what the other stages see.
+type operation struct {
+	gate.Operation
+	params []*parameter
+	body   *body
+}
+
+type parameter struct {
+	*openapi.Param
+	shape  *param.Shape
+	schema schema.Schema // nil: anything goes
+}
+
+type body struct {
+	required bool
+	types    []mediaType
+	accept   string // the types, as a client is told
+}
+
+type mediaType struct {
+	media  string // type/subtype, lower case; may have stars
+	params map[string]string
+	json   bool
+	form   bool
+	shape  *param.Shape
+	schema schema.Schema // nil: the body is not read
+}
+
+// contracts shares compiled documents over handlers, sites and reloads.
+var contracts = caddy.NewUsagePool()
+
+// acquire compiles a document, or takes the one that was compiled from the
+// same bytes. The key it returns gives it back.
+func acquire(file, basePath string, plain bool) (*compiledContract, string, error) {
+	main, err := openapi.ReadFile(file)
+	if err != nil {
+		if os.IsNotExist(err) {
+			return nil, "", fmt.Errorf("contract %q does not exist", file)
+		}
+		return nil, "", err
+	}
+	files := openapi.NewFiles(main)
+	var read *openapi.Contract
+	if !plain {
+		if read, err = openapi.Read(main, files); err != nil {
+			return nil, "", err
+		}
+	}
+	key := fingerprint(files, basePath, plain)
+	c, _, err := contracts.LoadOrNew(key, func() (caddy.Destructor, error) {
+		if plain {
+			return compileSchema(main, files)
+		}
+		return compile(read, basePath)
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return c.(*compiledContract), key, nil
+}
+
+// fingerprint covers the main document and all that lies beside it under a
+// reference: reading the operations has followed those that matter to routing,
+// and schemas in other files are named with their content once read.
+func fingerprint(files *openapi.Files, basePath string, plain bool) string {
+	h := sha256.New()
+	fmt.Fprintf(h, "%q%v", basePath, plain)
+	for _, f := range files.Closure() {
+		fmt.Fprintf(h, "%q%q", f.Name, f.Data)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) {
+	c := &compiledContract{bases: doc.Bases}
+	if basePath != "" {
+		c.bases = []string{strings.TrimRight(basePath, "/")}
+	}
+	// The longest first, so that /v1 does not hide /v1/beta.
+	slices.SortStableFunc(c.bases, func(a, b string) int { return len(b) - len(a) })
+
+	dialect := schema.OpenAPI30
+	if doc.Version != "3.0" {
+		dialect = schema.Draft2020
+	}
+	compiler := schema.NewCompiler(dialect)
+	for _, o := range doc.Operations {
+		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security)}}
+		for _, p := range o.Params {
+			ready := &parameter{Param: p}
+			if p.HasSchema {
+				var err error
+				ready.shape = param.ShapeOf(p.Schema)
+				if ready.schema, err = compiler.Compile(p.Schema); err != nil {
+					return nil, err
+				}
+			}
+			op.params = append(op.params, ready)
+		}
+		if o.Body != nil {
+			var err error
+			if op.body, err = compileBody(o.Body, compiler); err != nil {
+				return nil, err
+			}
+		}
+		if err := c.router.Add(o.Method, o.Path, op); err != nil {
+			return nil, o.At.Errorf("%w", err)
+		}
+	}
+	return c, nil
+}
+
+func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
+	out := &body{required: b.Required}
+	var names []string
+	for _, t := range b.Types {
+		media, params, err := mime.ParseMediaType(t.Range)
+		if err != nil {
+			return nil, t.Schema.Errorf("content type %q: %w", t.Range, err)
+		}
+		m := mediaType{media: media, params: params, json: isJSON(media), form: media == "application/x-www-form-urlencoded"}
+		if t.HasSchema && (m.json || m.form || strings.Contains(media, "*")) {
+			m.shape = param.ShapeOf(t.Schema)
+			if m.schema, err = compiler.Compile(t.Schema); err != nil {
+				return nil, err
+			}
+		}
+		out.types = append(out.types, m)
+		names = append(names, t.Range)
+	}
+	out.accept = strings.Join(names, ", ")
+	return out, nil
+}
+
+// compileSchema makes a plain JSON Schema ready for the bodies of a route.
+func compileSchema(main *openapi.File, files *openapi.Files) (*compiledContract, error) {
+	dialect, err := schema.DialectOf(main.Root)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", main.Name, err)
+	}
+	s, err := schema.NewCompiler(dialect).Compile(openapi.Node{Files: files, File: main, Value: main.Root})
+	if err != nil {
+		return nil, err
+	}
+	return &compiledContract{schema: &body{
+		required: true, accept: "application/json",
+		types: []mediaType{{media: "application/json", json: true, schema: s}},
+	}}, nil
+}
+
+func security(alternatives [][]openapi.Scheme) []gate.Alternative {
+	if alternatives == nil {
+		return nil
+	}
+	out := make([]gate.Alternative, 0, len(alternatives))
+	for _, schemes := range alternatives {
+		alt := make(gate.Alternative, 0, len(schemes))
+		for _, s := range schemes {
+			alt = append(alt, gate.Scheme(s))
+		}
+		out = append(out, alt)
+	}
+	return out
+}
+
+func isJSON(media string) bool {
+	return media == "application/json" || strings.HasSuffix(media, "+json")
+}

@@ -1,0 +1,89 @@
+package contract
+
+import (
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/route"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+// ServeHTTP finds the operation and, unless that is left to a later handler,
+// validates the input.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.Mode == gate.Off {
+		return next.ServeHTTP(w, r)
+	}
+	ex := gate.Of(r)
+	c := &check{limit: h.MaxBody, mode: h.InputMode}
+	if h.contract.schema != nil {
+		c.body = h.contract.schema
+	} else {
+		began := time.Now()
+		op, params, denial := h.match(r)
+		if op != nil {
+			ex.Operation = &op.Operation
+			ex.Params = params
+			c.op, c.body = op, op.body
+		}
+		rule := ""
+		if op != nil {
+			rule = op.ID
+		}
+		if err := ex.Conclude(gate.Contract, h.Mode, rule, denial, began); err != nil {
+			return err
+		}
+		if op == nil {
+			return next.ServeHTTP(w, r) // shadow: nothing is known to validate by
+		}
+	}
+	if h.DeferInput {
+		ex.Later = c
+		return next.ServeHTTP(w, r)
+	}
+	return c.serve(ex, w, r, next)
+}
+
+// match looks the operation up by the path as it was sent.
+func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial) {
+	path := r.URL.EscapedPath()
+	for _, base := range h.contract.bases {
+		rest, ok := strings.CutPrefix(path, base)
+		if !ok || rest == "" && base != "" || rest != "" && rest[0] != '/' {
+			continue
+		}
+		var buf [8]route.Match
+		op, found, allow, result := h.contract.router.Find(r.Method, rest, buf[:0])
+		switch result {
+		case route.NoPath:
+			continue
+		case route.NoMethod:
+			return nil, nil, &gate.Denial{
+				Reason: gate.ContractUnknownMethod,
+				Header: http.Header{"Allow": {allow}},
+			}
+		}
+		if len(found) == 0 {
+			return op, nil, nil
+		}
+		params := make([]gate.Param, len(found))
+		for i, m := range found {
+			params[i] = gate.Param(m)
+		}
+		return op, params, nil
+	}
+	return nil, nil, &gate.Denial{Reason: gate.ContractUnknownPath}
+}
+
+// ServeHTTP validates the input of the operation that was found.
+func (*Input) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ex := gate.Of(r)
+	c, ok := ex.Later.(*check)
+	if !ok {
+		return next.ServeHTTP(w, r)
+	}
+	return c.serve(ex, w, r, next)
+}

@@ -1,0 +1,273 @@
+package contract
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/param"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/schema"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+)
+
+// check is the validation of one request.
+type check struct {
+	op    *operation // nil for a plain schema
+	body  *body      // nil when the operation takes none
+	limit int64
+	mode  gate.Mode
+}
+
+// serve validates and goes on, or refuses.
+func (c *check) serve(ex *gate.Exchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if c.mode == gate.Off {
+		return next.ServeHTTP(w, r)
+	}
+	began := time.Now()
+	denial := c.guarded(ex, r)
+	if err := ex.Conclude(gate.Input, c.mode, "", denial, began); err != nil {
+		return err
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// guarded keeps a fault of a schema library from taking the request through.
+func (c *check) guarded(ex *gate.Exchange, r *http.Request) (d *gate.Denial) {
+	defer func() {
+		if p := recover(); p != nil {
+			d = &gate.Denial{Reason: gate.InputUnavailable, Err: fmt.Errorf("validation panicked: %v", p)}
+		}
+	}()
+	if c.op != nil {
+		if d := c.op.checkParams(ex, r); d != nil {
+			return d
+		}
+	}
+	return c.checkBody(ex, r)
+}
+
+// maxFields bounds what a client is told at once.
+const maxFields = schema.MaxViolations
+
+func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial {
+	if len(o.params) == 0 {
+		return nil
+	}
+	var fields []gate.FieldError
+	var query url.Values
+	for _, p := range o.params {
+		if len(fields) >= maxFields {
+			break
+		}
+		var v any
+		present, twice := false, false
+		switch p.In {
+		case "path":
+			for _, m := range ex.Params {
+				if m.Name == p.Name {
+					v, present = param.Path(p.Param, p.shape, m.Value), true
+				}
+			}
+		case "query":
+			if query == nil {
+				var err error
+				if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+					return &gate.Denial{Reason: gate.InputParameters, Detail: "The query cannot be read.", Err: err}
+				}
+			}
+			if p.ContentType != "" {
+				var texts []string
+				if texts, present = query[p.Name]; present {
+					v, twice = texts[0], len(texts) > 1
+				}
+			} else {
+				v, present, twice = param.Query(p.Param, p.shape, query)
+			}
+			if present && p.AllowEmptyValue && query.Get(p.Name) == "" {
+				continue
+			}
+		case "header":
+			if values := r.Header.Values(p.Name); len(values) > 0 {
+				v, present = param.Header(p.Param, p.shape, strings.Join(values, ",")), true
+			}
+		case "cookie":
+			if cookie, err := r.Cookie(p.Name); err == nil {
+				v, present = param.Header(p.Param, p.shape, cookie.Value), true
+			}
+		}
+		fields = p.check(fields, v, present, twice)
+	}
+	if fields == nil {
+		return nil
+	}
+	return &gate.Denial{Reason: gate.InputParameters, Fields: fields}
+}
+
+// check adds what is wrong with one parameter.
+func (p *parameter) check(fields []gate.FieldError, v any, present, twice bool) []gate.FieldError {
+	add := func(detail string) {
+		if len(fields) < maxFields {
+			fields = append(fields, gate.FieldError{In: p.In, Name: p.Name, Detail: detail})
+		}
+	}
+	switch {
+	case !present:
+		if p.Required {
+			add("is missing")
+		}
+		return fields
+	case twice:
+		add("must not be given twice")
+		return fields
+	case p.schema == nil:
+		return fields
+	}
+	if p.ContentType != "" && isJSON(p.ContentType) {
+		text, _ := v.(string)
+		decoded, err := strictjson.Decode([]byte(text), strictjson.Limits{})
+		if err != nil {
+			add("is not well-formed JSON")
+			return fields
+		}
+		v = decoded
+	}
+	for _, violation := range p.schema.Validate(v) {
+		detail := violation.Detail
+		if violation.Pointer != "" {
+			detail = violation.Pointer + " " + detail
+		}
+		add(detail)
+	}
+	return fields
+}
+
+// checkBody validates the body, reading it only if there is a schema for it.
+func (c *check) checkBody(ex *gate.Exchange, r *http.Request) *gate.Denial {
+	empty := r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody
+	if c.body == nil {
+		if !empty && r.Header.Get("Content-Type") != "" {
+			// What the contract does not know would reach the backend unchecked.
+			return &gate.Denial{Reason: gate.InputContentType, Detail: "The operation takes no request body."}
+		}
+		return nil
+	}
+	if empty {
+		if c.body.required {
+			return &gate.Denial{Reason: gate.InputBodyMissing}
+		}
+		return nil
+	}
+	t, ok := c.body.find(r.Header.Values("Content-Type"))
+	if !ok {
+		return &gate.Denial{
+			Reason: gate.InputContentType,
+			Detail: "The operation accepts " + c.body.accept + ".",
+			Header: http.Header{"Accept": {c.body.accept}}, // RFC 9110, section 15.5.16
+		}
+	}
+	if t.schema == nil {
+		return nil
+	}
+	data, err := ex.Body(r, c.limit)
+	if err != nil {
+		return unreadable(err)
+	}
+	if len(data) == 0 {
+		if c.body.required {
+			return &gate.Denial{Reason: gate.InputBodyMissing}
+		}
+		return nil
+	}
+	var value any
+	if t.form {
+		form, err := url.ParseQuery(string(data))
+		if err != nil {
+			return &gate.Denial{Reason: gate.InputMalformed, Err: err}
+		}
+		value = param.Form(t.shape, form)
+	} else if value, err = strictjson.Decode(data, strictjson.Limits{}); err != nil {
+		d := &gate.Denial{Reason: gate.InputMalformed, Err: err}
+		if e, ok := errors.AsType[*strictjson.Error](err); ok {
+			d.Detail = fmt.Sprintf("The body is not acceptable JSON: %s at byte %d.", e.Reason, e.Offset)
+		}
+		return d
+	}
+	violations := t.schema.Validate(value)
+	if violations == nil {
+		return nil
+	}
+	d := &gate.Denial{Reason: gate.InputBody}
+	for _, v := range violations {
+		d.Fields = append(d.Fields, gate.FieldError{Pointer: fragment(v.Pointer), Detail: v.Detail})
+	}
+	return d
+}
+
+// fragment writes a JSON pointer as a URI fragment (RFC 6901, section 6).
+func fragment(pointer string) string {
+	u := url.URL{Fragment: pointer}
+	if s := u.String(); s != "" {
+		return s
+	}
+	return "#"
+}
+
+// find picks the content type's entry: the exact one before ranges. JSON in
+// another charset is another type: it would be read as UTF-8.
+func (b *body) find(values []string) (mediaType, bool) {
+	if len(values) != 1 {
+		return mediaType{}, false // two types are none; so is no type for a body
+	}
+	media, params, err := mime.ParseMediaType(values[0])
+	if err != nil {
+		return mediaType{}, false
+	}
+	for _, t := range b.types {
+		if !t.covers(media, params) {
+			continue
+		}
+		if t.json = isJSON(media); t.json {
+			if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
+				return mediaType{}, false
+			}
+		}
+		if t.form = media == "application/x-www-form-urlencoded"; !t.json && !t.form {
+			t.schema = nil // nothing we could read
+		}
+		return t, true
+	}
+	return mediaType{}, false
+}
+
+func (t *mediaType) covers(media string, params map[string]string) bool {
+	major, _, _ := strings.Cut(media, "/")
+	if t.media != media && t.media != "*/*" && t.media != major+"/*" {
+		return false
+	}
+	for name, want := range t.params {
+		if !strings.EqualFold(params[name], want) {
+			return false
+		}
+	}
+	return true
+}
+
+func unreadable(err error) *gate.Denial {
+	switch {
+	case errors.Is(err, gate.ErrBodyTooLarge):
+		return &gate.Denial{Reason: gate.InputBodyTooLarge, Err: err}
+	case errors.Is(err, gate.ErrBodyEncoded):
+		return &gate.Denial{
+			Reason: gate.InputContentEncoding, Err: err,
+			Header: http.Header{"Accept-Encoding": {"identity"}}, // RFC 9110, section 15.5.16
+		}
+	}
+	return &gate.Denial{Reason: gate.InputBodyUnreadable, Err: err}
+}

@@ -1,0 +1,245 @@
+// Package route finds the operation of a request among any number of path
+// templates. Segments form a tree, so that a look-up costs by the length of
+// the path and not by the number of templates.
+package route
+
+import (
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Router maps methods and path templates to values. Add everything, then look
+// up concurrently.
+type Router[V any] struct{ root node[V] }
+
+type node[V any] struct {
+	literals map[string]*node[V]
+	params   []*param[V] // those with more literal text first
+	leaf     *leaf[V]
+}
+
+// param is a segment with one or more parameters, e.g. {id} or {name}.json.
+type param[V any] struct {
+	parts []part
+	next  *node[V]
+	text  string // the segment with names taken out, to tell shapes apart
+}
+
+// part is literal text, or a parameter when name is set.
+type part struct{ text, name string }
+
+type leaf[V any] struct {
+	template string
+	names    []string // of its parameters, in order
+	methods  map[string]V
+	allow    string
+}
+
+// Match is one parameter of a request, decoded.
+type Match struct{ Name, Value string }
+
+// Add puts a value under a method and a template such as /orders/{id}.
+func (r *Router[V]) Add(method, template string, v V) error {
+	if !strings.HasPrefix(template, "/") {
+		return fmt.Errorf("path %q does not begin with a slash", template)
+	}
+	at := &r.root
+	for seg := range strings.SplitSeq(template[1:], "/") {
+		next, err := at.child(seg)
+		if err != nil {
+			return fmt.Errorf("path %q: %w", template, err)
+		}
+		at = next
+	}
+	if at.leaf == nil {
+		at.leaf = &leaf[V]{template: template, names: paramNames(template), methods: make(map[string]V)}
+	}
+	if at.leaf.template != template {
+		return fmt.Errorf("paths %q and %q cannot be told apart", at.leaf.template, template)
+	}
+	if _, twice := at.leaf.methods[method]; twice {
+		return fmt.Errorf("%s %s stands twice", method, template)
+	}
+	at.leaf.methods[method] = v
+	var allow []string
+	for m := range at.leaf.methods {
+		allow = append(allow, m)
+		if m == "GET" && !slices.Contains(allow, "HEAD") {
+			if _, own := at.leaf.methods["HEAD"]; !own {
+				allow = append(allow, "HEAD")
+			}
+		}
+	}
+	slices.Sort(allow)
+	at.leaf.allow = strings.Join(allow, ", ")
+	return nil
+}
+
+func paramNames(template string) (names []string) {
+	for rest := template; ; {
+		_, after, open := strings.Cut(rest, "{")
+		name, more, end := strings.Cut(after, "}")
+		if !open || !end {
+			return names
+		}
+		names, rest = append(names, name), more
+	}
+}
+
+func (n *node[V]) child(seg string) (*node[V], error) {
+	if !strings.ContainsAny(seg, "{}") {
+		plain, err := url.PathUnescape(seg)
+		if err != nil {
+			return nil, err
+		}
+		if n.literals == nil {
+			n.literals = make(map[string]*node[V])
+		}
+		if n.literals[plain] == nil {
+			n.literals[plain] = new(node[V])
+		}
+		return n.literals[plain], nil
+	}
+	p := &param[V]{next: new(node[V])}
+	for rest := seg; rest != ""; {
+		open := strings.IndexByte(rest, '{')
+		if open < 0 {
+			p.parts = append(p.parts, part{text: rest})
+			break
+		}
+		if open > 0 {
+			p.parts = append(p.parts, part{text: rest[:open]})
+		}
+		end := strings.IndexByte(rest, '}')
+		if end < open+2 {
+			return nil, fmt.Errorf("segment %q has braces that do not match", seg)
+		}
+		if k := len(p.parts); k > 0 && p.parts[k-1].name != "" {
+			return nil, fmt.Errorf("segment %q has parameters with nothing between them", seg)
+		}
+		p.parts = append(p.parts, part{name: rest[open+1 : end]})
+		rest = rest[end+1:]
+	}
+	for _, part := range p.parts {
+		if part.name != "" {
+			p.text += "\x00"
+		} else {
+			p.text += part.text
+		}
+	}
+	for _, other := range n.params {
+		if other.text == p.text {
+			return other.next, nil // the same shape; the names are the template's
+		}
+	}
+	n.params = append(n.params, p)
+	slices.SortStableFunc(n.params, func(a, b *param[V]) int { return len(b.text) - len(a.text) })
+	return p.next, nil
+}
+
+// Result is what Find found.
+type Result uint8
+
+// What Find may find.
+const (
+	Found Result = iota
+	NoPath
+	NoMethod
+)
+
+// Find looks a request up by its escaped path. Parameters are appended to
+// params. When the path has other methods, allow lists them.
+//
+// Each segment is decoded once, after the path was split: an encoded slash is
+// part of a value and never a border. Dot segments, which a backend may
+// resolve to another path, match nothing.
+func (r *Router[V]) Find(method, path string, params []Match) (v V, _ []Match, allow string, _ Result) {
+	if !strings.HasPrefix(path, "/") {
+		return v, params, "", NoPath
+	}
+	var buf [32]string
+	segs := buf[:0]
+	for seg := range strings.SplitSeq(path[1:], "/") {
+		if strings.IndexByte(seg, '%') >= 0 {
+			plain, err := url.PathUnescape(seg)
+			if err != nil {
+				return v, params, "", NoPath
+			}
+			seg = plain
+		}
+		if seg == "." || seg == ".." {
+			return v, params, "", NoPath
+		}
+		segs = append(segs, seg)
+	}
+	l, params := r.root.find(segs, params)
+	if l == nil {
+		return v, params, "", NoPath
+	}
+	for i, name := range l.names {
+		params[len(params)-len(l.names)+i].Name = name
+	}
+	v, ok := l.methods[method]
+	if !ok && method == "HEAD" {
+		v, ok = l.methods["GET"]
+	}
+	if !ok {
+		return v, params, l.allow, NoMethod
+	}
+	return v, params, "", Found
+}
+
+// find prefers literals, and goes back when they lead nowhere. The tree is as
+// deep as the longest template, so that a long path costs no more.
+func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
+	if len(segs) == 0 {
+		return n.leaf, params
+	}
+	if next := n.literals[segs[0]]; next != nil {
+		if l, found := next.find(segs[1:], params); l != nil {
+			return l, found
+		}
+	}
+	for _, p := range n.params {
+		if found, ok := p.match(segs[0], params); ok {
+			if l, all := p.next.find(segs[1:], found); l != nil {
+				return l, all
+			}
+		}
+	}
+	return nil, params
+}
+
+// match takes a segment apart. A parameter is never empty, and ends where the
+// literal behind it first occurs.
+func (p *param[V]) match(seg string, params []Match) ([]Match, bool) {
+	for i, part := range p.parts {
+		if part.name == "" {
+			if !strings.HasPrefix(seg, part.text) {
+				return params, false
+			}
+			seg = seg[len(part.text):]
+			continue
+		}
+		end := len(seg)
+		if i+1 < len(p.parts) {
+			next := p.parts[i+1].text
+			if i+2 == len(p.parts) {
+				if !strings.HasSuffix(seg, next) {
+					return params, false
+				}
+				end = len(seg) - len(next)
+			} else if end = strings.Index(seg[min(1, len(seg)):], next) + 1; end == 0 {
+				return params, false
+			}
+		}
+		if end == 0 {
+			return params, false
+		}
+		params = append(params, Match{Value: seg[:end]})
+		seg = seg[end:]
+	}
+	return params, seg == ""
+}

@@ -1,0 +1,204 @@
+package schema
+
+import (
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+)
+
+// newer compiles 2019-09, 2020-12 and OpenAPI 3.1 by santhosh-tekuri/jsonschema.
+// Files of the contract are resources; nothing else can be loaded.
+type newer struct {
+	compiler *jsonschema.Compiler
+	added    map[string]bool
+}
+
+// base is where the library sees the contract's files.
+const base = "contract:///"
+
+func newNewer(d Dialect) *newer {
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	if d == Draft2019 {
+		c.DefaultDraft(jsonschema.Draft2019)
+	}
+	c.AssertFormat()
+	c.UseLoader(refuse{})
+	return &newer{compiler: c, added: make(map[string]bool)}
+}
+
+type refuse struct{}
+
+// Load refuses: what a schema refers to must be part of the contract.
+func (refuse) Load(url string) (any, error) {
+	return nil, fmt.Errorf("%q is not part of the contract", strings.TrimPrefix(url, base))
+}
+
+func (c *newer) compile(n openapi.Node) (Schema, error) {
+	for _, f := range n.Files.List() {
+		url := address(f)
+		if c.added[url] {
+			continue
+		}
+		c.added[url] = true
+		if err := c.compiler.AddResource(url, withoutReadOnly(f.Root)); err != nil {
+			return nil, err
+		}
+	}
+	s, err := c.compiler.Compile(address(n.File) + "#" + n.Pointer)
+	if err != nil {
+		return nil, err
+	}
+	return &compiled{s}, nil
+}
+
+// address keeps the place of a file relative to others, which references use.
+func address(f *openapi.File) string {
+	return base + strings.TrimLeft(strings.ReplaceAll(f.Name, "\\", "/"), "/")
+}
+
+// withoutReadOnly copies a document with notRequired applied everywhere.
+func withoutReadOnly(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for name, item := range v {
+			out[name] = withoutReadOnly(item)
+		}
+		notRequired(out)
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, item := range v {
+			out[i] = withoutReadOnly(item)
+		}
+		return out
+	}
+	return v
+}
+
+type compiled struct{ schema *jsonschema.Schema }
+
+// Validate reports the leaves of what the library finds.
+func (s *compiled) Validate(value any) []Violation {
+	err := s.schema.Validate(value)
+	if err == nil {
+		return nil
+	}
+	var found *jsonschema.ValidationError
+	if !errors.As(err, &found) {
+		return []Violation{{Detail: "cannot be validated"}}
+	}
+	var out []Violation
+	leaves(found, &out)
+	return out
+}
+
+func leaves(e *jsonschema.ValidationError, out *[]Violation) {
+	if len(*out) >= MaxViolations {
+		return
+	}
+	switch k := e.ErrorKind.(type) {
+	case *kind.OneOf, *kind.AnyOf, *kind.Not:
+		// The branches' faults contradict each other; name the choice instead.
+		add(out, Violation{at(e.InstanceLocation), describe(e.ErrorKind)})
+		return
+	case *kind.Required:
+		for _, name := range k.Missing {
+			add(out, Violation{at(e.InstanceLocation), "member " + strconv.Quote(name) + " is missing"})
+		}
+		return
+	case *kind.AdditionalProperties:
+		for _, name := range k.Properties {
+			add(out, Violation{at(append(slices.Clone(e.InstanceLocation), name)), "is not a member that is known here"})
+		}
+		return
+	}
+	if len(e.Causes) == 0 {
+		add(out, Violation{at(e.InstanceLocation), describe(e.ErrorKind)})
+		return
+	}
+	for _, cause := range e.Causes {
+		leaves(cause, out)
+	}
+}
+
+func add(out *[]Violation, v Violation) {
+	if len(*out) < MaxViolations && !slices.Contains(*out, v) {
+		*out = append(*out, v)
+	}
+}
+
+func at(location []string) string {
+	var b strings.Builder
+	for _, p := range location {
+		b.WriteByte('/')
+		b.WriteString(openapi.Escape(p))
+	}
+	return b.String()
+}
+
+// describe says what is wrong without what was sent, which the library's own
+// texts repeat.
+func describe(k jsonschema.ErrorKind) string {
+	switch k := k.(type) {
+	case *kind.Type:
+		return "must be of type " + strings.Join(k.Want, " or ")
+	case *kind.Minimum:
+		return "must be at least " + rat(k.Want)
+	case *kind.ExclusiveMinimum:
+		return "must be greater than " + rat(k.Want)
+	case *kind.Maximum:
+		return "must be at most " + rat(k.Want)
+	case *kind.ExclusiveMaximum:
+		return "must be less than " + rat(k.Want)
+	case *kind.MultipleOf:
+		return "must be a multiple of " + rat(k.Want)
+	case *kind.MinLength:
+		return "must have at least " + strconv.Itoa(k.Want) + " characters"
+	case *kind.MaxLength:
+		return "must have at most " + strconv.Itoa(k.Want) + " characters"
+	case *kind.MinItems:
+		return "must have at least " + strconv.Itoa(k.Want) + " elements"
+	case *kind.MaxItems:
+		return "must have at most " + strconv.Itoa(k.Want) + " elements"
+	case *kind.MinProperties:
+		return "must have at least " + strconv.Itoa(k.Want) + " members"
+	case *kind.MaxProperties:
+		return "must have at most " + strconv.Itoa(k.Want) + " members"
+	case *kind.UniqueItems:
+		return "must not have an element twice"
+	case *kind.Pattern:
+		return "must match the pattern " + k.Want
+	case *kind.Format:
+		return "must be in the format " + k.Want
+	case *kind.Enum:
+		return fmt.Sprintf("must be one of %v", k.Want)
+	case *kind.Const:
+		return fmt.Sprintf("must be %v", k.Want)
+	case *kind.OneOf:
+		return "must match exactly one of the schemas"
+	case *kind.AnyOf:
+		return "must match at least one of the schemas"
+	case *kind.Not:
+		return "must not match the schema"
+	case *kind.FalseSchema:
+		return "is not allowed here"
+	case *kind.Contains, *kind.MinContains, *kind.MaxContains:
+		return "does not have the elements that are needed"
+	}
+	return "does not match the schema"
+}
+
+func rat(r *big.Rat) string {
+	s := r.FloatString(6)
+	return strings.TrimRight(strings.TrimRight(s, "0"), ".")
+}

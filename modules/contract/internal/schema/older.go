@@ -1,0 +1,313 @@
+package schema
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/xeipuuv/gojsonschema"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+)
+
+// older validates drafts 4, 6 and 7 and OpenAPI 3.0 by xeipuuv/gojsonschema.
+type older struct{ schema *gojsonschema.Schema }
+
+// compileOlder bundles the schema with all it refers to into one document, so
+// that the library has nothing to load: it would follow references to the
+// network and to files.
+func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
+	b := &bundle{openapi30: d == OpenAPI30, names: make(map[string]string), definitions: make(map[string]any)}
+	root, err := b.schema(n)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.rest(); err != nil {
+		return nil, err
+	}
+	m, ok := root.(map[string]any)
+	if !ok {
+		m = map[string]any{"allOf": []any{root}}
+	}
+	if _, ref := m["$ref"]; ref {
+		m = map[string]any{"allOf": []any{m}} // siblings of $ref are ignored
+	}
+	if len(b.definitions) > 0 {
+		m["definitions"] = b.definitions
+	}
+	delete(m, "$schema")
+	delete(m, "$id")
+	delete(m, "id")
+	loader := gojsonschema.NewSchemaLoader()
+	loader.AutoDetect = false
+	switch d {
+	case Draft6:
+		loader.Draft = gojsonschema.Draft6
+	case Draft7:
+		loader.Draft = gojsonschema.Draft7
+	default:
+		loader.Draft = gojsonschema.Draft4
+	}
+	s, err := loader.Compile(gojsonschema.NewRawLoader(any(m)))
+	if err != nil {
+		return nil, err
+	}
+	return &older{s}, nil
+}
+
+// Validate reports what the library finds, in words of our own.
+func (s *older) Validate(value any) []Violation {
+	result, err := s.schema.Validate(gojsonschema.NewRawLoader(value))
+	if err != nil {
+		return []Violation{{Detail: "cannot be validated"}}
+	}
+	if result.Valid() {
+		return nil
+	}
+	var out []Violation
+	for _, e := range result.Errors() {
+		if len(out) == MaxViolations {
+			break
+		}
+		switch e.Type() {
+		case "condition_then", "condition_else", "number_all_of":
+			if len(result.Errors()) > 1 {
+				continue // its causes are listed too
+			}
+		}
+		v := Violation{Pointer: pointer(e), Detail: sentence(e)}
+		if !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// pointer reads the place of an error. The library joins names by a character
+// of our choice; a unit separator is in no name that a JSON text can show.
+func pointer(e gojsonschema.ResultError) string {
+	var b strings.Builder
+	parts := strings.Split(e.Context().String("\x1f"), "\x1f")
+	for _, p := range parts[1:] {
+		b.WriteByte('/')
+		b.WriteString(openapi.Escape(p))
+	}
+	if e.Type() == "additional_property_not_allowed" {
+		if name, ok := e.Details()["property"].(string); ok {
+			b.WriteByte('/')
+			b.WriteString(openapi.Escape(name))
+		}
+	}
+	return b.String()
+}
+
+func sentence(e gojsonschema.ResultError) string {
+	d := e.Details()
+	word := func(name string) string { return fmt.Sprint(d[name]) }
+	number := func(name string) string {
+		if f, ok := d[name].(interface{ FloatString(int) string }); ok {
+			s := f.FloatString(6)
+			return strings.TrimRight(strings.TrimRight(s, "0"), ".")
+		}
+		return word(name)
+	}
+	switch e.Type() {
+	case "required":
+		return "member " + strconv.Quote(word("property")) + " is missing"
+	case "invalid_type":
+		return "must be of type " + strings.ReplaceAll(word("expected"), "/", " or ")
+	case "additional_property_not_allowed":
+		return "is not a member that is known here"
+	case "number_gte":
+		return "must be at least " + number("min")
+	case "number_gt":
+		return "must be greater than " + number("min")
+	case "number_lte":
+		return "must be at most " + number("max")
+	case "number_lt":
+		return "must be less than " + number("max")
+	case "string_gte":
+		return "must have at least " + word("min") + " characters"
+	case "string_lte":
+		return "must have at most " + word("max") + " characters"
+	case "array_min_items":
+		return "must have at least " + word("min") + " elements"
+	case "array_max_items":
+		return "must have at most " + word("max") + " elements"
+	case "array_min_properties":
+		return "must have at least " + word("min") + " members"
+	case "array_max_properties":
+		return "must have at most " + word("max") + " members"
+	case "unique":
+		return "must not have an element twice"
+	case "pattern":
+		return "must match the pattern " + word("pattern")
+	case "format":
+		return "must be in the format " + word("format")
+	case "enum":
+		return "must be one of " + word("allowed")
+	case "const":
+		return "must be " + word("allowed")
+	case "multiple_of":
+		return "must be a multiple of " + number("multiple")
+	case "number_one_of":
+		return "must match exactly one of the schemas"
+	case "number_any_of":
+		return "must match at least one of the schemas"
+	case "number_not":
+		return "must not match the schema"
+	}
+	return "does not match the schema"
+}
+
+// bundle copies a schema and what it refers to.
+type bundle struct {
+	openapi30   bool
+	names       map[string]string // of definitions, by place
+	definitions map[string]any
+	pending     []openapi.Node
+}
+
+// rest copies what was referred to, and what that refers to.
+func (b *bundle) rest() error {
+	for len(b.pending) > 0 {
+		n := b.pending[0]
+		b.pending = b.pending[1:]
+		v, err := b.schema(n)
+		if err != nil {
+			return err
+		}
+		b.definitions[b.names[n.File.Name+"#"+n.Pointer]] = v
+	}
+	return nil
+}
+
+// schema copies one schema, with references turned to the bundle's own.
+func (b *bundle) schema(n openapi.Node) (any, error) {
+	m, ok := n.Value.(map[string]any)
+	if !ok {
+		return n.Value, nil
+	}
+	if _, ok := m["$ref"].(string); ok {
+		target, err := n.Step()
+		if err != nil {
+			return nil, err
+		}
+		key := target.File.Name + "#" + target.Pointer
+		name, known := b.names[key]
+		if !known {
+			name = "d" + strconv.Itoa(len(b.names))
+			b.names[key] = name
+			b.pending = append(b.pending, target)
+		}
+		return map[string]any{"$ref": "#/definitions/" + name}, nil
+	}
+	out := make(map[string]any, len(m))
+	for word := range m {
+		child, _ := n.Child(word)
+		v, err := b.keyword(word, child)
+		if err != nil {
+			return nil, err
+		}
+		out[word] = v
+	}
+	delete(out, "definitions") // copied where they are referred to
+	delete(out, "$id")
+	delete(out, "id")
+	notRequired(out)
+	if b.openapi30 {
+		translate30(out)
+	}
+	return out, nil
+}
+
+// keyword copies the value of one keyword, which may hold schemas.
+func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
+	if word == "enum" || word == "const" || word == "default" || word == "example" || word == "required" {
+		return n.Value, nil
+	}
+	switch v := n.Value.(type) {
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			c, _ := n.Child(strconv.Itoa(i))
+			item, err := b.schema(c)
+			if err != nil {
+				return nil, err
+			}
+			list[i] = item
+		}
+		return list, nil
+	case map[string]any:
+		if !slices.Contains(deeperMap, word) && !slices.Contains(inPlaceMap, word) {
+			return b.schema(n)
+		}
+		out := make(map[string]any, len(v))
+		for name := range v {
+			c, _ := n.Child(name)
+			item, err := b.schema(c)
+			if err != nil {
+				return nil, err
+			}
+			out[name] = item
+		}
+		return out, nil
+	}
+	return n.Value, nil
+}
+
+// notRequired takes members that are read-only out of required: a request does
+// not have to send them.
+func notRequired(m map[string]any) {
+	required, _ := m["required"].([]any)
+	members, _ := m["properties"].(map[string]any)
+	if len(required) == 0 || len(members) == 0 {
+		return
+	}
+	var kept []any
+	for _, name := range required {
+		s, _ := name.(string)
+		member, _ := members[s].(map[string]any)
+		if ro, _ := member["readOnly"].(bool); !ro {
+			kept = append(kept, name)
+		}
+	}
+	if m["required"] = kept; len(kept) == 0 {
+		delete(m, "required") // draft 4 wants at least one
+	}
+}
+
+// translate30 says in draft 4 what OpenAPI 3.0 says in words of its own.
+func translate30(m map[string]any) {
+	for _, word := range []string{"example", "examples", "xml", "discriminator", "externalDocs", "deprecated", "readOnly", "writeOnly"} {
+		delete(m, word)
+	}
+	switch m["format"] {
+	case "int32":
+		bound(m, "minimum", "-2147483648", "maximum", "2147483647")
+	case "int64":
+		bound(m, "minimum", "-9223372036854775808", "maximum", "9223372036854775807")
+	}
+	nullable, _ := m["nullable"].(bool)
+	delete(m, "nullable")
+	if !nullable {
+		return
+	}
+	// With a type, null is one more; without, nothing forbids it but enum.
+	if t, ok := m["type"].(string); ok {
+		m["type"] = []any{t, "null"}
+	}
+	if enum, ok := m["enum"].([]any); ok && !slices.Contains(enum, nil) {
+		m["enum"] = append(slices.Clone(enum), nil)
+	}
+}
+
+func bound(m map[string]any, pairs ...string) {
+	for i := 0; i < len(pairs); i += 2 {
+		if _, own := m[pairs[i]]; !own {
+			m[pairs[i]] = json.Number(pairs[i+1])
+		}
+	}
+}
