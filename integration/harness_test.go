@@ -55,7 +55,7 @@ func prepare(t testing.TB) *gateway {
 		t.Fatal(err)
 	}
 	gw := &gateway{dir: dir, sock: filepath.Join(dir, "s"), admin: filepath.Join(dir, "a")}
-	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	tr := &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", gw.sock)
 	}}
 	gw.client = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
