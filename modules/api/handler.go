@@ -78,7 +78,7 @@ func (h *Handler) conclude(ex *gate.Exchange, rw *response, err error) (int, *ga
 		status, denial = rw.held, &gate.Denial{Reason: upstreamReason(rw.held)}
 	}
 	if denial == nil || denial.Reason.Stage() == gate.API.String() {
-		_ = ex.Conclude(gate.API, gate.Enforce, "", denial, ex.Began) // rendered by us, not returned
+		ex.Close(denial)
 	}
 	return status, denial
 }

@@ -33,7 +33,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if op != nil {
 			rule = op.ID
 		}
-		if err := ex.Conclude(gate.Contract, h.Mode, rule, denial, began); err != nil {
+		if err := ex.Conclude(w, r, gate.Contract, h.Mode, rule, denial, began); err != nil {
 			return err
 		}
 		if op == nil {

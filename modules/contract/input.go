@@ -32,7 +32,7 @@ func (c *check) serve(ex *gate.Exchange, w http.ResponseWriter, r *http.Request,
 	}
 	began := time.Now()
 	denial := c.guarded(ex, r)
-	if err := ex.Conclude(gate.Input, c.mode, "", denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Input, c.mode, "", denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

@@ -32,7 +32,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 		// fail closed: a request that was not inspected is not harmless
 	}
-	if err := ex.Conclude(gate.Firewall, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Firewall, h.Mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

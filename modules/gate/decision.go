@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"maps"
 	"net/http"
 	"time"
 
@@ -26,7 +27,10 @@ func (ex *Exchange) Dropped() int { return int(ex.dropped) }
 // Conclude records what a stage decided and returns what its ServeHTTP must
 // return: nil means go on to the next handler. A nil denial allows; in shadow
 // mode a denial is recorded and let pass. It does not allocate unless it denies.
-func (ex *Exchange) Conclude(s Stage, m Mode, rule string, d *Denial, began time.Time) error {
+//
+// Where no api stands around the stage to answer for it, the denial's headers
+// are set on w and its placeholders on r, for the site's own handle_errors.
+func (ex *Exchange) Conclude(w http.ResponseWriter, r *http.Request, s Stage, m Mode, rule string, d *Denial, began time.Time) error {
 	if d == nil {
 		ex.record(Decision{Stage: s, Verdict: Allowed, Mode: m, Rule: rule, Took: time.Since(began)})
 		return nil
@@ -38,7 +42,22 @@ func (ex *Exchange) Conclude(s Stage, m Mode, rule string, d *Denial, began time
 		return nil
 	}
 	ex.record(dec)
+	if ex.API == "" {
+		ex.Publish(r, d)
+		w.Header()[RequestIDHeader] = []string{ex.ID}
+		maps.Copy(w.Header(), d.Header)
+	}
 	return Deny(d)
+}
+
+// Close records, for the api itself, how the Exchange ended: with a denial that
+// no stage gave, or with none.
+func (ex *Exchange) Close(d *Denial) {
+	dec := Decision{Stage: API, Took: time.Since(ex.Began)}
+	if d != nil {
+		dec.Verdict, dec.Reason = Denied, d.Reason
+	}
+	ex.record(dec)
 }
 
 // LetPass records that a stage could not decide and that on_error open, the

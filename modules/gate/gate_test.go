@@ -104,12 +104,13 @@ func TestOf(t *testing.T) {
 }
 
 func TestConclude(t *testing.T) {
-	denial := &Denial{Reason: QuotaExhausted}
-	ex := &Exchange{API: "demo"}
-	if err := ex.Conclude(Quota, Shadow, "free", denial, time.Now()); err != nil {
-		t.Errorf("shadow denies: %v", err)
+	w, r := httptest.NewRecorder(), request(http.MethodGet, nil, nil)
+	denial := &Denial{Reason: QuotaExhausted, Header: http.Header{"Retry-After": {"7"}}}
+	ex := &Exchange{}
+	if err := ex.Conclude(w, r, Quota, Shadow, "free", denial, time.Now()); err != nil || w.Header().Get("Retry-After") != "" {
+		t.Errorf("shadow denies: %v %v", err, w.Header())
 	}
-	err := ex.Conclude(Quota, Enforce, "free", denial, time.Now())
+	err := ex.Conclude(w, r, Quota, Enforce, "free", denial, time.Now())
 	var he caddyhttp.HandlerError
 	if !errors.As(err, &he) || he.StatusCode != 429 {
 		t.Errorf("enforce gives %v", err)
@@ -117,15 +118,18 @@ func TestConclude(t *testing.T) {
 	if _, byValue := err.(caddyhttp.HandlerError); !byValue { //nolint:errorlint // Caddy looks for the value itself
 		t.Errorf("Caddy needs the error by value, got %T", err)
 	}
+	if w.Header().Get("Retry-After") != "7" {
+		t.Errorf("without an api around it, the denial's headers are lost: %v", w.Header())
+	}
 	d := ex.Decisions()
 	if len(d) != 2 || d[0].Verdict != WouldDeny || d[1].Verdict != Denied || d[1].Reason != QuotaExhausted {
 		t.Errorf("recorded %+v", d)
 	}
 
 	for range 2 * maxDecisions {
-		_ = ex.Conclude(Quota, Enforce, "", nil, time.Now())
+		_ = ex.Conclude(w, r, Quota, Enforce, "", nil, time.Now())
 	}
-	_ = ex.Conclude(Firewall, Enforce, "", &Denial{Reason: FirewallAttack}, time.Now())
+	_ = ex.Conclude(w, r, Firewall, Enforce, "", &Denial{Reason: FirewallAttack}, time.Now())
 	d = ex.Decisions()
 	if len(d) != maxDecisions || d[len(d)-1].Reason != FirewallAttack || ex.Dropped() == 0 {
 		t.Errorf("the decision that ends the Exchange is lost: %d kept, last %v", len(d), d[len(d)-1])
@@ -133,11 +137,12 @@ func TestConclude(t *testing.T) {
 }
 
 func TestConcludeDoesNotAllocate(t *testing.T) {
+	w, r := httptest.NewRecorder(), request(http.MethodGet, nil, nil)
 	ex, began := &Exchange{API: "demo", Operation: &Operation{ID: "x"}}, time.Now()
-	_ = ex.Conclude(Identity, Enforce, "main", nil, began) // learns the series
+	_ = ex.Conclude(w, r, Identity, Enforce, "main", nil, began) // learns the series
 	if n := testing.AllocsPerRun(100, func() {
 		ex.decided = 0
-		_ = ex.Conclude(Identity, Enforce, "main", nil, began)
+		_ = ex.Conclude(w, r, Identity, Enforce, "main", nil, began)
 	}); n > 0 {
 		t.Errorf("recording a decision allocates %v times, want 0", n)
 	}
@@ -232,10 +237,11 @@ func BenchmarkOf(b *testing.B) {
 }
 
 func BenchmarkConclude(b *testing.B) {
+	w, r := httptest.NewRecorder(), request(http.MethodGet, nil, nil)
 	ex, began := &Exchange{API: "demo", Operation: &Operation{ID: "getOrder"}}, time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
 		ex.decided = 0
-		_ = ex.Conclude(Identity, Enforce, "main", nil, began)
+		_ = ex.Conclude(w, r, Identity, Enforce, "main", nil, began)
 	}
 }

@@ -42,7 +42,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case issuer != nil:
 		rule = issuer.Name
 	}
-	if err := ex.Conclude(gate.Identity, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Identity, h.Mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

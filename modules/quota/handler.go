@@ -37,7 +37,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !o.Allowed {
 		denial = refuse(plan, o)
 	}
-	if err := ex.Conclude(gate.Quota, h.Mode, plan.name, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Quota, h.Mode, plan.name, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

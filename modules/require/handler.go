@@ -19,7 +19,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	ex := gate.Of(r)
 
 	rule, denial := h.decide(ex, r)
-	if err := ex.Conclude(gate.Require, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Require, h.Mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
