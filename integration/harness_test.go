@@ -238,25 +238,6 @@ func (b *backend) count() int {
 	return b.hits
 }
 
-// suites is the folder of third-party test data. Those suites live outside of
-// the repository, so that others may run the tests without them; where they
-// must not be missing, GATEHOUSE_SUITES_REQUIRED says so.
-func suites(t testing.TB, name string) string {
-	t.Helper()
-	root := os.Getenv("GATEHOUSE_SUITES")
-	if root == "" {
-		if os.Getenv("GATEHOUSE_SUITES_REQUIRED") != "" {
-			t.Fatal("GATEHOUSE_SUITES is not set, and GATEHOUSE_SUITES_REQUIRED says it must be")
-		}
-		t.Skip("third-party suites are not part of the repository; set GATEHOUSE_SUITES to their folder")
-	}
-	dir := filepath.Join(root, name)
-	if _, err := os.Stat(dir); err != nil {
-		t.Fatalf("GATEHOUSE_SUITES is set, but: %v", err)
-	}
-	return dir
-}
-
 func TestMain(m *testing.M) {
 	flag.Parse()
 	caddy.DefaultStorage.Path = filepath.Join(os.TempDir(), "gatehouse-test-storage")

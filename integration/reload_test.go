@@ -10,9 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/goleak"
 )
 
 // TestReloadsUnderLoad reloads twenty times, good and refused in turn, while

@@ -214,9 +214,8 @@ func TestWalk(t *testing.T) {
 		})
 	}
 
-	r, _ := w.backend.got()
 	w.get(t, "/orders", with(ann, "X-Gatehouse-Subject", "mallory"))
-	if r, _ = w.backend.got(); r.Header.Get("X-Gatehouse-Subject") != "ann" || r.Header.Get("X-Gatehouse-Tenant") != "acme" {
+	if r, _ := w.backend.got(); r.Header.Get("X-Gatehouse-Subject") != "ann" || r.Header.Get("X-Gatehouse-Tenant") != "acme" {
 		t.Errorf("the backend was told %v", r.Header)
 	}
 	entry := w.decisions(t)[0]

@@ -95,9 +95,9 @@ func acquire(file, basePath string, plain bool) (*compiledContract, string, erro
 // and schemas in other files are named with their content once read.
 func fingerprint(files *openapi.Files, basePath string, plain bool) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q%v", basePath, plain)
+	_, _ = fmt.Fprintf(h, "%q%v", basePath, plain)
 	for _, f := range files.Closure() {
-		fmt.Fprintf(h, "%q%q", f.Name, f.Data)
+		_, _ = fmt.Fprintf(h, "%q%q", f.Name, f.Data)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

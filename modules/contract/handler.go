@@ -65,6 +65,7 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 				Reason: gate.ContractUnknownMethod,
 				Header: http.Header{"Allow": {allow}},
 			}
+		case route.Found:
 		}
 		if len(found) == 0 {
 			return op, nil, nil

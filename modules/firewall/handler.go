@@ -70,6 +70,7 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, _ *ga
 		return v.Rules, &gate.Denial{Reason: gate.FirewallArgumentLimit, Err: errors.New(v.Log)}
 	case waf.Unreadable:
 		return v.Rules, &gate.Denial{Reason: gate.FirewallBodyUnreadable, Err: errors.New(v.Log)}
+	case waf.Clean:
 	}
 	return "", nil
 }

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -68,7 +69,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	identifiers := map[string]string{}
 	for _, i := range a.Issuers {
 		if i.Name == "" {
-			return fmt.Errorf("identity: an issuer needs a name")
+			return errors.New("identity: an issuer needs a name")
 		}
 		if a.byName[i.Name] != nil {
 			return fmt.Errorf("identity: issuer %q is defined twice", i.Name)

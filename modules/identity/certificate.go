@@ -16,10 +16,10 @@ func byCertificate(state *tls.ConnectionState) *proven {
 		return nil
 	}
 	leaf := state.VerifiedChains[0][0]
-	print := sha256.Sum256(leaf.Raw)
+	fingerprint := sha256.Sum256(leaf.Raw)
 	return prove(&gate.Principal{
 		Subject: nameOf(leaf),
-		Client:  hex.EncodeToString(print[:]),
+		Client:  hex.EncodeToString(fingerprint[:]),
 		Issuer:  "mtls",
 		Method:  gate.MutualTLS,
 	})

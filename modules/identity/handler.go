@@ -139,15 +139,14 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 }
 
 func isKind(err error, k jwt.Kind) bool {
-	var f *jwt.Fault
-	return errors.As(err, &f) && f.Kind == k
+	f, ok := errors.AsType[*jwt.Fault](err)
+	return ok && f.Kind == k
 }
 
 // denialOf turns a token's fault into a denial.
 func denialOf(err error) *gate.Denial {
 	d := &gate.Denial{Reason: gate.IdentityMalformed, Err: err}
-	var f *jwt.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*jwt.Fault](err); ok {
 		d.Reason = faultReasons[f.Kind]
 	}
 	return d

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -97,12 +98,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	var lowest float64
 	for _, p := range a.Plans {
 		if p.Name == "" {
-			return fmt.Errorf("quota: a plan needs a name")
+			return errors.New("quota: a plan needs a name")
 		}
 		if a.plans[p.Name] != nil {
 			return fmt.Errorf("quota: plan %q is defined twice", p.Name)
 		}
-		ready, err := p.Rate.ready(p.Name)
+		ready, err := p.ready(p.Name)
 		if err != nil {
 			return fmt.Errorf("quota: plan %q: %w", p.Name, err)
 		}
@@ -151,13 +152,13 @@ func (a *App) Cleanup() error {
 func (r Rate) ready(name string) (*plan, error) {
 	switch {
 	case r.Events < 1:
-		return nil, fmt.Errorf("events must be at least 1")
+		return nil, errors.New("events must be at least 1")
 	case r.Window <= 0:
-		return nil, fmt.Errorf("window must be longer than nothing")
+		return nil, errors.New("window must be longer than nothing")
 	case r.Burst < 0:
-		return nil, fmt.Errorf("burst must not be negative")
+		return nil, errors.New("burst must not be negative")
 	case r.Leaky < 0:
-		return nil, fmt.Errorf("leaky must not be negative")
+		return nil, errors.New("leaky must not be negative")
 	}
 	if r.Burst == 0 {
 		if r.Burst = r.Events; r.Leaky > 0 {

@@ -2,6 +2,7 @@ package quota
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -71,7 +72,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			if !d.NextArg() {
 				return nil, d.Errf("plan %q needs a rate such as 60/m", p.Name)
 			}
-			if err := p.Rate.unmarshal(d); err != nil {
+			if err := p.unmarshal(d); err != nil {
 				return nil, err
 			}
 			a.Plans = append(a.Plans, p)
@@ -158,7 +159,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	h.Per = d.Val()
 	if attributes[h.Per] == nil && !strings.Contains(h.Per, "{") {
-		return parse.Unknown(d, "per", h.Per, append(attributeNames[:len(attributeNames):len(attributeNames)], "a {placeholder}")...)
+		return parse.Unknown(d, "per", h.Per, append(slices.Clip(attributeNames), "a {placeholder}")...)
 	}
 	if d.NextArg() {
 		h.Rate = new(Rate)

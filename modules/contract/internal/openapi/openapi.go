@@ -1,9 +1,9 @@
 package openapi
 
 import (
-	"fmt"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -130,7 +130,7 @@ func bases(root Node) ([]string, error) {
 	list, _ := servers.Value.([]any)
 	var out []string
 	for i := range list {
-		s, _ := servers.Child(fmt.Sprint(i))
+		s, _ := servers.Child(strconv.Itoa(i))
 		raw := s.Text("url")
 		vars, _ := s.Child("variables")
 		for _, name := range names(vars.Value) {
@@ -212,7 +212,7 @@ func readParams(at Node) ([]*Param, error) {
 	list, _ := params.Value.([]any)
 	var out []*Param
 	for i := range list {
-		n, _, err := params.Get(fmt.Sprint(i))
+		n, _, err := params.Get(strconv.Itoa(i))
 		if err != nil {
 			return nil, err
 		}
@@ -284,7 +284,7 @@ func (r *reader) readSecurity(at Node) ([][]Scheme, error) {
 	list, _ := n.Value.([]any)
 	out := make([][]Scheme, 0, len(list))
 	for i := range list {
-		alt, _ := n.Child(fmt.Sprint(i))
+		alt, _ := n.Child(strconv.Itoa(i))
 		var schemes []Scheme
 		for _, name := range names(alt.Value) {
 			s := Scheme{Name: name}

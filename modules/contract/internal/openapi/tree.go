@@ -34,7 +34,7 @@ type File struct {
 
 // ReadFile reads a file in YAML or JSON.
 func ReadFile(name string) (*File, error) {
-	data, err := os.ReadFile(name)
+	data, err := os.ReadFile(name) //nolint:gosec // the operator's own file, or one beside it
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +74,7 @@ func (f *File) readJSON(data []byte, skipped int) error {
 	}
 	if err != nil {
 		at := dec.InputOffset()
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			at = syntax.Offset
 		}
 		return fmt.Errorf("%s:%d: %w", f.Name, 1+bytes.Count(f.Data[:min(int64(len(f.Data)), int64(skipped)+at)], []byte("\n")), err)
@@ -135,8 +134,9 @@ func (t *tree) value(n *yaml.Node, pointer string, depth int) (any, error) {
 			list[i] = v
 		}
 		return list, nil
+	default:
+		return t.scalar(n)
 	}
-	return t.scalar(n)
 }
 
 func (t *tree) mapping(n *yaml.Node, pointer string, depth int) (any, error) {

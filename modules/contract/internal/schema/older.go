@@ -281,14 +281,14 @@ func notRequired(m map[string]any) {
 
 // translate30 says in draft 4 what OpenAPI 3.0 says in words of its own.
 func translate30(m map[string]any) {
-	for _, word := range []string{"example", "examples", "xml", "discriminator", "externalDocs", "deprecated", "readOnly", "writeOnly"} {
+	for _, word := range []string{"example", "examples", "xml", "discriminator", "externalDocs", "deprecated"} {
 		delete(m, word)
 	}
 	switch m["format"] {
 	case "int32":
-		bound(m, "minimum", "-2147483648", "maximum", "2147483647")
+		bound(m, "-2147483648", "2147483647")
 	case "int64":
-		bound(m, "minimum", "-9223372036854775808", "maximum", "9223372036854775807")
+		bound(m, "-9223372036854775808", "9223372036854775807")
 	}
 	nullable, _ := m["nullable"].(bool)
 	delete(m, "nullable")
@@ -304,10 +304,12 @@ func translate30(m map[string]any) {
 	}
 }
 
-func bound(m map[string]any, pairs ...string) {
-	for i := 0; i < len(pairs); i += 2 {
-		if _, own := m[pairs[i]]; !own {
-			m[pairs[i]] = json.Number(pairs[i+1])
-		}
+// bound sets what a format implies, unless the schema says more.
+func bound(m map[string]any, least, most json.Number) {
+	if _, own := m["minimum"]; !own {
+		m["minimum"] = least
+	}
+	if _, own := m["maximum"]; !own {
+		m["maximum"] = most
 	}
 }

@@ -91,9 +91,9 @@ var notForAPIs = []int{
 // Fingerprint covers everything that shapes the compiled rules.
 func (s *Settings) Fingerprint() string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q", s.directives())
+	_, _ = fmt.Fprintf(h, "%q", s.directives())
 	for _, src := range s.Rules {
-		fmt.Fprintf(h, "%q%q", src.Name, src.Text)
+		_, _ = fmt.Fprintf(h, "%q%q", src.Name, src.Text)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

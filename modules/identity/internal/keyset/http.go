@@ -3,6 +3,7 @@ package keyset
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -23,7 +24,7 @@ var client = &http.Client{Transport: &http.Transport{
 	ForceAttemptHTTP2: true,
 }, CheckRedirect: func(r *http.Request, via []*http.Request) error {
 	if len(via) > 3 {
-		return fmt.Errorf("more than three redirects")
+		return errors.New("more than three redirects")
 	}
 	return CheckURL(r.URL.String())
 }}

@@ -90,7 +90,7 @@ func (t *Table) KeyOf(limit string, network netip.Prefix) uint64 {
 	_, _ = h.WriteString(limit)
 	_ = h.WriteByte(1) // apart from every scope, which follows a zero
 	_, _ = h.Write(addr[:])
-	_ = h.WriteByte(byte(network.Bits()))
+	_ = h.WriteByte(byte(network.Bits())) //nolint:gosec // at most 128
 	return h.Sum64()
 }
 

@@ -1,0 +1,178 @@
+package integration
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+const contractDoc = `
+openapi: %s
+info: {title: t, version: "1"}
+servers: [{url: https://api.test/v1}]
+paths:
+  /orders:
+    get:
+      operationId: list
+      parameters:
+        - {name: limit, in: query, required: true, schema: {type: integer, minimum: 1, maximum: 9}}
+        - {name: ids, in: query, schema: {type: array, items: {type: integer}}}
+        - {name: X-Trace, in: header, schema: {type: string, pattern: "^t"}}
+        - {name: theme, in: cookie, schema: {type: string, enum: [dark, light]}}
+      responses: {}
+    post:
+      operationId: create
+      requestBody:
+        required: true
+        content:
+          application/json: {schema: {$ref: "#/components/schemas/Order"}}
+          application/x-www-form-urlencoded: {schema: {type: object, required: [sku], properties: {n: {type: integer}}}}
+          text/*: {}
+      responses: {}
+  /orders/{id}:
+    get:
+      operationId: one
+      parameters: [{name: id, in: path, required: true, schema: {type: integer}}]
+      responses: {}
+components:
+  schemas:
+    Order:
+      type: object
+      required: [sku]
+      additionalProperties: false
+      properties: {sku: {type: string}, n: {type: number, maximum: 5}, parent: {$ref: "#/components/schemas/Order"}}
+`
+
+func TestContract(t *testing.T) {
+	b := newBackend(t, nil)
+	jsonBody, form := asJSON, asForm
+	for _, version := range []string{"3.0.3", "3.1.0"} {
+		for _, block := range []string{"api demo {\n%s\nreverse_proxy %s\n}", "%s\nreverse_proxy %s"} {
+			inAPI := strings.HasPrefix(block, "api")
+			gw := prepare(t)
+			gw.write(t, "api.yaml", fmt.Sprintf(contractDoc, version))
+			if err := gw.load("", fmt.Sprintf(block, "contract api.yaml {\nmax_body 1KiB\n}", b.addr())); err != nil {
+				t.Fatal(err)
+			}
+			for _, tc := range []struct {
+				method, path string
+				header       http.Header
+				body         string
+				status       int
+				reason, says string
+			}{
+				{"GET", "/v1/orders?limit=5&ids=1&ids=2", nil, "", 200, "", ""},
+				{"HEAD", "/v1/orders?limit=5", nil, "", 200, "", ""},
+				{"GET", "/orders?limit=5", nil, "", 404, "contract.unknown_path", ""},
+				{"GET", "/v1/orders/", nil, "", 404, "contract.unknown_path", ""},
+				{"GET", "/v1/orders/../orders?limit=5", nil, "", 404, "contract.unknown_path", ""},
+				{"DELETE", "/v1/orders", nil, "", 405, "contract.unknown_method", ""},
+				{"GET", "/v1/orders", nil, "", 400, "input.parameters", `"name":"limit","detail":"is missing"`},
+				{"GET", "/v1/orders?limit=10", nil, "", 400, "input.parameters", "must be at most 9"},
+				{"GET", "/v1/orders?limit=5&limit=6", nil, "", 400, "input.parameters", "twice"},
+				{"GET", "/v1/orders?limit=5&ids=x", nil, "", 400, "input.parameters", "/0 must be of type integer"},
+				{"GET", "/v1/orders?limit=1e99999999", nil, "", 400, "input.parameters", "integer"},
+				{"GET", "/v1/orders?limit=5&%zz", nil, "", 400, "input.parameters", ""},
+				{"GET", "/v1/orders?limit=5", http.Header{"X-Trace": {"x"}}, "", 400, "input.parameters", `"in":"header"`},
+				{"GET", "/v1/orders?limit=5", http.Header{"Cookie": {"theme=pink"}}, "", 400, "input.parameters", `"in":"cookie"`},
+				{"GET", "/v1/orders/7", nil, "", 200, "", ""},
+				{"GET", "/v1/orders/x", nil, "", 400, "input.parameters", `"in":"path"`},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"a","n":5,"parent":{"sku":"b"}}`, 200, "", ""},
+				{"POST", "/v1/orders", http.Header{"Content-Type": {"application/json; charset=UTF-8"}}, `{"sku":"a"}`, 200, "", ""},
+				{"POST", "/v1/orders", http.Header{"Content-Type": {"application/json; charset=utf-16"}}, `{"sku":"a"}`, 415, "input.content_type", ""},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"a","parent":{"sku":1}}`, 400, "input.body", `"pointer":"#/parent/sku"`},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"a","n":1e10000000}`, 400, "input.malformed", "exponent"},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"a","sku":"b"}`, 400, "input.malformed", "twice"},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"a"} {}`, 400, "input.malformed", "after the value"},
+				{"POST", "/v1/orders", jsonBody, "{\"sku\":\"\xff\"}", 400, "input.malformed", "UTF-8"},
+				{"POST", "/v1/orders", jsonBody, ``, 400, "input.body_missing", ""},
+				{"POST", "/v1/orders", jsonBody, `{"sku":"` + strings.Repeat("a", 2000) + `"}`, 413, "input.body_too_large", ""},
+				{"POST", "/v1/orders", with(jsonBody, "Content-Encoding", "gzip"), `x`, 415, "input.content_encoding", ""},
+				{"POST", "/v1/orders", http.Header{"Content-Type": {"application/xml"}}, `<a/>`, 415, "input.content_type", "application/json"},
+				{"POST", "/v1/orders", http.Header{"Content-Type": {"application/json", "text/plain"}}, `{}`, 415, "input.content_type", ""},
+				{"POST", "/v1/orders", http.Header{"Content-Type": {"text/csv"}}, strings.Repeat("x", 5000), 200, "", ""},
+				{"POST", "/v1/orders", form, "sku=a&n=5", 200, "", ""},
+				{"POST", "/v1/orders", form, "n=x", 400, "input.body", "#/n"},
+				{"GET", "/v1/orders/7", jsonBody, `{"x":1}`, 415, "input.content_type", ""},
+			} {
+				a := gw.do(t, tc.method, tc.path, tc.header, tc.body)
+				if a.status != tc.status || inAPI && (a.reason() != tc.reason || !strings.Contains(a.body, tc.says)) {
+					t.Errorf("%s, in an api %v: %s %s: %d %s, want %d %s %s", version, inAPI, tc.method, tc.path, a.status, a.body, tc.status, tc.reason, tc.says)
+				}
+				if tc.status == 405 && a.header.Get("Allow") != "GET, HEAD, POST" {
+					t.Errorf("Allow is %q", a.header.Get("Allow"))
+				}
+				if tc.status == 200 && tc.method == "POST" {
+					if _, body := b.got(); body != tc.body {
+						t.Errorf("the backend got %q", body)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestContractSchemaForARoute(t *testing.T) {
+	gw := prepare(t)
+	for draft, uri := range map[string]string{"4": "http://json-schema.org/draft-04/schema#", "2020-12": "https://json-schema.org/draft/2020-12/schema"} {
+		gw.write(t, "order.json", `{"$schema":"`+uri+`","type":"object","required":["a"]}`)
+		if err := gw.load("", "api demo {\n@create method POST\ncontract @create schema order.json\nrespond ok\n}"); err != nil {
+			t.Fatal(err)
+		}
+		for body, want := range map[string]string{`{"a":1}`: "", `{}`: "input.body", `{`: "input.malformed"} {
+			if a := gw.do(t, "POST", "/", asJSON, body); a.reason() != want {
+				t.Errorf("draft %s: %s: %d %s", draft, body, a.status, a.body)
+			}
+		}
+		if a := gw.get(t, "/", nil); a.status != 200 {
+			t.Errorf("a request the matcher leaves out: %d", a.status)
+		}
+	}
+}
+
+func TestContractShadow(t *testing.T) {
+	gw := prepare(t)
+	gw.write(t, "api.yaml", fmt.Sprintf(contractDoc, "3.1.0"))
+	if err := gw.load("", "api demo {\ncontract api.yaml {\nmode shadow\ninput_mode shadow\n}\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/nowhere", "/v1/orders?limit=99"} {
+		if a := gw.get(t, path, nil); a.status != 200 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if d := fmt.Sprint(gw.decisions(t)); !strings.Contains(d, "contract.unknown_path") || !strings.Contains(d, "input.parameters") {
+		t.Errorf("recorded %s", d)
+	}
+}
+
+// TestContractErrors: what is wrong with a document is said with file and line,
+// and the configuration that ran runs on.
+func TestContractErrors(t *testing.T) {
+	gw := prepare(t)
+	good := fmt.Sprintf(contractDoc, "3.1.0")
+	gw.write(t, "api.yaml", good)
+	site := "api demo {\ncontract api.yaml\nrespond ok\n}"
+	if err := gw.load("", site); err != nil {
+		t.Fatal(err)
+	}
+	for doc, want := range map[string]string{
+		strings.Replace(good, "#/components/schemas/Order\"}}\n          application/x", "#/components/schemas/Odrer\"}}\n          application/x", 1): "api.yaml:20: reference \"#/components/schemas/Odrer\" leads nowhere",
+		strings.Replace(good, "^t", "(?=t)", 1):                                 "api.yaml:12:",
+		strings.Replace(good, "paths:", "paths: [", 1):                          "api.yaml",
+		strings.Replace(good, "operationId: one", "operationId: list", 1):       "\"list\" stands twice",
+		strings.Replace(good, "{sku: {type: string}", "{sku: {type: strin}", 1): "api.yaml",
+	} {
+		gw.write(t, "api.yaml", doc)
+		if err := gw.load("", site); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if err := gw.load("", "api demo {\ncontract missing.yaml\nrespond ok\n}"); err == nil || !strings.Contains(err.Error(), "missing.yaml\" does not exist") {
+		t.Errorf("%v", err)
+	}
+	if a := gw.get(t, "/v1/orders?limit=5", nil); a.status != 200 {
+		t.Errorf("after refused reloads: %d", a.status)
+	}
+}

@@ -1,0 +1,128 @@
+package route
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+)
+
+func TestFind(t *testing.T) {
+	var r Router[string]
+	for _, template := range []string{
+		"/", "/orders", "/orders/{id}", "/orders/{id}/items/{item}", "/orders/latest", "/orders/latest/{x}/y",
+		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/",
+	} {
+		if err := r.Add("GET", template, template); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]string{
+		"/":                             "/",
+		"/orders":                       "/orders",
+		"/orders/7":                     "/orders/{id} id=7",
+		"/orders/latest":                "/orders/latest",
+		"/orders/latest/items/3":        "/orders/{id}/items/{item} id=latest item=3",
+		"/orders/latest/3/y":            "/orders/latest/{x}/y x=3",
+		"/orders/a%2Fb":                 "/orders/{id} id=a/b",
+		"/orders/%2e%2e":                "",
+		"/orders/..":                    "",
+		"/orders/%":                     "",
+		"/orders/":                      "",
+		"/orders//items/1":              "",
+		"//orders":                      "",
+		"/files/a.json":                 "/files/{name}.json name=a",
+		"/files/a.b.json":               "/files/{name}.json name=a.b",
+		"/files/a.xml":                  "/files/{name} name=a.xml",
+		"/files/.json":                  "/files/{name} name=.json",
+		"/v1.2/x":                       "/v{major}.{minor}/x major=1 minor=2",
+		"/a/job:run":                    "/a/{b}:run b=job",
+		"/users/5/posts":                "/users/{userId}/posts userId=5",
+		"/users/5":                      "/users/{id} id=5",
+		"/sp%20ace":                     "/sp ace",
+		"/trail/":                       "/trail/",
+		"/trail":                        "",
+		"/ORDERS":                       "",
+		"/" + strings.Repeat("a/", 500): "",
+	} {
+		v, params, _, result := r.Find("GET", path, nil)
+		for _, p := range params {
+			v += " " + p.Name + "=" + p.Value
+		}
+		if result != Found {
+			v = ""
+		}
+		if v != want {
+			t.Errorf("%s: %q, want %q", path, v, want)
+		}
+	}
+	if _, _, allow, result := r.Find("PUT", "/orders", nil); result != NoMethod || allow != "GET, HEAD" {
+		t.Errorf("PUT: %v %q", result, allow)
+	}
+	if v, _, _, result := r.Find("HEAD", "/orders", nil); result != Found || v != "/orders" {
+		t.Errorf("HEAD: %v %q", result, v)
+	}
+	for _, template := range []string{"/users/{other}", "orders", "/x/{a}{b}", "/x/{", "/x/{}"} {
+		if err := r.Add("GET", template, ""); err == nil {
+			t.Errorf("%q is added", template)
+		}
+	}
+}
+
+// FuzzFind: what matches a template is that template with values put in.
+func FuzzFind(f *testing.F) {
+	for _, s := range []string{"/orders/7", "/orders/a%2fb/items/x.json", "/%2e%2e/x", "//", "/files/.json.json"} {
+		f.Add(s)
+	}
+	var r Router[string]
+	for _, template := range []string{"/orders/{id}", "/orders/{id}/items/{name}.json", "/{a}/{b}", "/files/{name}.json", "/v{x}-{y}"} {
+		if err := r.Add("GET", template, template); err != nil {
+			f.Fatal(err)
+		}
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		template, params, _, result := r.Find("GET", path, nil)
+		if result != Found {
+			return
+		}
+		var plain []string
+		for seg := range strings.SplitSeq(path, "/") {
+			s, err := url.PathUnescape(seg)
+			if err != nil || s == "." || s == ".." {
+				t.Fatalf("%q matches", path)
+			}
+			plain = append(plain, s)
+		}
+		for _, p := range params {
+			if p.Value == "" {
+				t.Fatalf("%q: %s is empty", path, p.Name)
+			}
+			template = strings.Replace(template, "{"+p.Name+"}", p.Value, 1)
+		}
+		if joined := strings.Join(plain, "/"); joined != template {
+			t.Fatalf("%q is %q, but the parameters give %q", path, joined, template)
+		}
+	})
+}
+
+// BenchmarkFind: the cost must not grow with the number of operations.
+func BenchmarkFind(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("operations-%d", n), func(b *testing.B) {
+			var r Router[int]
+			for i := range n {
+				if err := r.Add("GET", fmt.Sprintf("/api/things%d/{id}/parts/{part}", i), i); err != nil {
+					b.Fatal(err)
+				}
+			}
+			path := fmt.Sprintf("/api/things%d/123456/parts/9", n-1)
+			var buf [8]Match
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, _, result := r.Find("GET", path, buf[:0]); result != Found {
+					b.Fatal(result)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,313 @@
+package jwt
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	t0  = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	b64 = base64.RawURLEncoding.EncodeToString
+)
+
+// signer makes tokens of one algorithm.
+type signer struct {
+	alg  string
+	jwk  map[string]any
+	sign func([]byte) []byte
+}
+
+func signers(tb testing.TB) []signer {
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	edPublic, edKey, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	point, err := ecKey.PublicKey.Bytes()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return []signer{
+		{"RS256", map[string]any{"kty": "RSA", "n": b64(rsaKey.N.Bytes()), "e": b64(big.NewInt(int64(rsaKey.E)).Bytes())}, func(m []byte) []byte {
+			sum := sha256.Sum256(m)
+			sig, _ := rsa.SignPKCS1v15(rand.Reader, rsaKey, crypto.SHA256, sum[:])
+			return sig
+		}},
+		{"ES256", map[string]any{"kty": "EC", "crv": "P-256", "x": b64(point[1:33]), "y": b64(point[33:])}, func(m []byte) []byte {
+			sum := sha256.Sum256(m)
+			r, s, _ := ecdsa.Sign(rand.Reader, ecKey, sum[:])
+			return append(r.FillBytes(make([]byte, 32)), s.FillBytes(make([]byte, 32))...)
+		}},
+		{"EdDSA", map[string]any{"kty": "OKP", "crv": "Ed25519", "x": b64(edPublic)}, func(m []byte) []byte { return ed25519.Sign(edKey, m) }},
+	}
+}
+
+func (s signer) set(tb testing.TB, more map[string]any) *Set {
+	tb.Helper()
+	k := maps.Clone(s.jwk)
+	maps.Copy(k, map[string]any{"kid": "k1"})
+	maps.Copy(k, more)
+	data, err := json.Marshal(map[string]any{"keys": []any{k}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	set, skipped, err := ParseSet(data)
+	if err != nil {
+		tb.Fatalf("%v %v", err, skipped)
+	}
+	return set
+}
+
+func (s signer) token(alg string) string {
+	head := b64([]byte(`{"alg":"` + alg + `","kid":"k1","typ":"JWT"}`))
+	body := b64(fmt.Appendf(nil, `{"iss":"https://id.test","aud":["orders-api"],"sub":"user-8f14e45f","tenant":"acme","exp":%d,"nbf":%d,"iat":%d,"jti":"6d1f2f52-6b2e-4f2e-9a37-7f1f4a6a2c11","roles":["user","admin"],"scope":"orders:read orders:write"}`,
+		t0.Unix()+60, t0.Unix()-60, t0.Unix()-60))
+	return head + "." + body + "." + b64(s.sign([]byte(head+"."+body)))
+}
+
+var expect = &Expect{Audience: []string{"orders-api"}, Leeway: 30 * time.Second}
+
+func TestVerify(t *testing.T) {
+	for _, s := range signers(t) {
+		for _, published := range []map[string]any{{}, {"alg": s.alg}, {"use": "sig"}, {"key_ops": []string{"verify"}}} {
+			set := s.set(t, published)
+			tok, err := Parse(s.token(s.alg))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := tok.Verify(set, expect, t0); err != nil {
+				t.Errorf("%s, published with %v: %v", s.alg, published, err)
+			}
+			for _, alg := range []string{"none", "HS256", "RS256", "PS256", "ES256", "ES384", "EdDSA", "RS1"} {
+				if alg == s.alg {
+					continue
+				}
+				tok, err := Parse(s.token(alg))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := tok.Verify(set, expect, t0); err == nil {
+					t.Errorf("a %s key verifies a token that says %s", s.alg, alg)
+				}
+			}
+		}
+		// Any bit of the token that changes makes it wrong.
+		good, set := s.token(s.alg), s.set(t, nil)
+		for i := range good {
+			bad := []byte(good)
+			bad[i] ^= 1
+			if tok, err := Parse(string(bad)); err == nil {
+				if _, err := tok.Verify(set, expect, t0); err == nil {
+					t.Fatalf("%s: the token with byte %d changed is accepted", s.alg, i)
+				}
+			}
+		}
+	}
+}
+
+func TestParseSetPolicy(t *testing.T) {
+	all := signers(t)
+	weak, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Skip("this Go makes no 1024-bit keys, which is the point")
+	}
+	key := func(base, more map[string]any) map[string]any {
+		k := maps.Clone(base)
+		maps.Copy(k, more)
+		return k
+	}
+	ec := all[1].jwk
+	for _, tc := range []struct {
+		name string
+		keys []any
+		want int
+	}{
+		{"a good key", []any{ec}, 1},
+		{"an RSA key of 1024 bits", []any{map[string]any{"kty": "RSA", "n": b64(weak.N.Bytes()), "e": "AQAB"}}, 0},
+		{"a symmetric key", []any{map[string]any{"kty": "oct", "k": "c2VjcmV0"}}, 0},
+		{"a symmetric key beside a good one", []any{map[string]any{"kty": "oct", "k": "c2VjcmV0"}, ec}, 1},
+		{"a key for encryption", []any{key(ec, map[string]any{"use": "enc"})}, 0},
+		{"a key that may only sign", []any{key(ec, map[string]any{"key_ops": []string{"sign"}})}, 0},
+		{"an algorithm that does not fit", []any{key(ec, map[string]any{"alg": "ES384"})}, 0},
+		{"an algorithm that is a secret's", []any{key(ec, map[string]any{"alg": "HS256"})}, 0},
+		{"a kid that stands twice", []any{key(ec, map[string]any{"kid": "a"}), key(all[2].jwk, map[string]any{"kid": "a"})}, 0},
+		{"a point that is not on the curve", []any{key(ec, map[string]any{"x": ec["y"], "y": ec["x"]})}, 0},
+	} {
+		data, err := json.Marshal(map[string]any{"keys": tc.keys})
+		if err != nil {
+			t.Fatal(err)
+		}
+		set, _, err := ParseSet(data)
+		got := 0
+		if err == nil {
+			got = set.Len()
+		}
+		if got != tc.want {
+			t.Errorf("%s: %d keys are used (%v), want %d", tc.name, got, err, tc.want)
+		}
+	}
+}
+
+// TestWycheproof runs the JSON Web Signature vectors for public keys.
+func TestWycheproof(t *testing.T) {
+	root := os.Getenv("GATEHOUSE_SUITES")
+	if root == "" {
+		if os.Getenv("GATEHOUSE_SUITES_REQUIRED") != "" {
+			t.Fatal("GATEHOUSE_SUITES is not set, and GATEHOUSE_SUITES_REQUIRED says it must be")
+		}
+		t.Skip("third-party suites are not part of the repository; set GATEHOUSE_SUITES to their folder")
+	}
+	data, err := os.ReadFile(filepath.Join(root, "jose", "json_web_signature_test.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var suite struct {
+		TestGroups []struct {
+			Comment string
+			Public  json.RawMessage
+			Tests   []struct {
+				TcID    int
+				Comment string
+				Jws     json.RawMessage
+				Result  string
+			}
+		}
+	}
+	if err := json.Unmarshal(data, &suite); err != nil {
+		t.Fatal(err)
+	}
+	ran, accepted, refused := 0, 0, 0
+	for _, g := range suite.TestGroups {
+		if g.Public == nil {
+			continue // secrets, which we have no use for
+		}
+		set, _, setErr := ParseSet([]byte(`{"keys":[` + string(g.Public) + `]}`))
+		for _, c := range g.Tests {
+			ran++
+			var token string
+			if json.Unmarshal(c.Jws, &token) != nil {
+				token = string(c.Jws)
+			}
+			ok := false
+			if setErr == nil {
+				if tok, err := parseSigned(token); err == nil {
+					if key, err := set.find(tok); err == nil {
+						ok = key.verify(tok)
+					}
+				}
+			}
+			switch {
+			case ok && c.Result == "invalid":
+				t.Errorf("%s %d (%s): an invalid signature is accepted", g.Comment, c.TcID, c.Comment)
+			case ok:
+				accepted++
+			case c.Result == "valid":
+				refused++
+				t.Logf("%s %d (%s): a valid one is refused (%v)", g.Comment, c.TcID, c.Comment, setErr)
+			}
+		}
+	}
+	if ran < 350 || accepted < 20 {
+		t.Fatalf("%d vectors ran, %d were accepted", ran, accepted)
+	}
+	t.Logf("%d vectors, %d accepted, %d valid ones refused", ran, accepted, refused)
+}
+
+// parseSigned is Parse for vectors whose payload is no set of claims.
+func parseSigned(token string) (*Token, error) {
+	if tok, err := Parse(token); err == nil {
+		return tok, nil
+	}
+	head, rest, _ := strings.Cut(token, ".")
+	body, sig, ok := strings.Cut(rest, ".")
+	if !ok {
+		return nil, fault(Malformed, "not compact")
+	}
+	tok, err := Parse(head + ".e30." + sig)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := encoding.DecodeString(body); err != nil {
+		return nil, err
+	}
+	tok.signed = head + "." + body
+	return tok, nil
+}
+
+// FuzzVerify: no text that we did not sign is accepted, and none panics.
+func FuzzVerify(f *testing.F) {
+	all := signers(f)
+	var sets []*Set
+	good := map[string]bool{}
+	for _, s := range all {
+		sets = append(sets, s.set(f, nil))
+		tok := s.token(s.alg)
+		good[tok] = true
+		f.Add(tok)
+		f.Add(tok[:len(tok)-2])
+	}
+	f.Add("e30.e30.AAAA")
+	f.Fuzz(func(t *testing.T, token string) {
+		tok, err := Parse(token)
+		if err != nil {
+			return
+		}
+		for _, set := range sets {
+			if _, err := tok.Verify(set, expect, t0); err == nil && !good[token] {
+				t.Fatalf("accepted: %q", token)
+			}
+		}
+	})
+}
+
+// BenchmarkFirstSight is a token that was not seen before, beside the bare
+// signature check. A stranger can cause the first, by sending new tokens.
+func BenchmarkFirstSight(b *testing.B) {
+	for _, s := range signers(b) {
+		set, token := s.set(b, nil), s.token(s.alg)
+		b.Run(s.alg, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				tok, err := Parse(token)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if _, err := tok.Verify(set, expect, t0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+		b.Run(s.alg+"/bare", func(b *testing.B) {
+			tok, _ := Parse(token)
+			key, _ := set.find(tok)
+			b.ReportAllocs()
+			for b.Loop() {
+				if !key.verify(tok) {
+					b.Fatal("wrong")
+				}
+			}
+		})
+	}
+}
