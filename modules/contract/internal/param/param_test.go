@@ -23,9 +23,17 @@ func TestScalar(t *testing.T) {
 		kind string
 		want any
 	}{
-		{"5", "integer", n("5")}, {"5", "string", "5"}, {"5.0", "number", n("5.0")}, {"x", "integer", "x"}, {" 5", "integer", " 5"},
-		{"1e10000000", "integer", "1e10000000"}, {"0x10", "integer", "0x10"}, {"", "integer", ""},
-		{"true", "boolean", true}, {"TRUE", "boolean", "TRUE"}, {"1", "boolean", "1"},
+		{"5", "integer", n("5")},
+		{"5", "string", "5"},
+		{"5.0", "number", n("5.0")},
+		{"x", "integer", "x"},
+		{" 5", "integer", " 5"},
+		{"1e10000000", "integer", "1e10000000"},
+		{"0x10", "integer", "0x10"},
+		{"", "integer", ""},
+		{"true", "boolean", true},
+		{"TRUE", "boolean", "TRUE"},
+		{"1", "boolean", "1"},
 	} {
 		if got := Scalar(tc.text, &Shape{Types: []string{tc.kind}}); got != tc.want {
 			t.Errorf("%q as %s: %#v", tc.text, tc.kind, got)

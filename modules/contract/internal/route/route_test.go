@@ -46,9 +46,11 @@ func TestFind(t *testing.T) {
 		"/" + strings.Repeat("a/", 500): "",
 	} {
 		v, params, _, result := r.Find("GET", path, nil)
+		found := []string{v}
 		for _, p := range params {
-			v += " " + p.Name + "=" + p.Value
+			found = append(found, p.Name+"="+p.Value)
 		}
+		v = strings.Join(found, " ")
 		if result != Found {
 			v = ""
 		}

@@ -135,8 +135,11 @@ func TestSuite(t *testing.T) {
 		passes  int // the rest refers to documents that are not in the contract, or is about formats
 		total   int
 	}{
-		{"draft4", Draft4, 575, 618}, {"draft6", Draft6, 758, 839}, {"draft7", Draft7, 824, 927},
-		{"draft2019-09", Draft2019, 1197, 1259}, {"draft2020-12", Draft2020, 1190, 1299},
+		{"draft4", Draft4, 575, 618},
+		{"draft6", Draft6, 758, 839},
+		{"draft7", Draft7, 824, 927},
+		{"draft2019-09", Draft2019, 1197, 1259},
+		{"draft2020-12", Draft2020, 1190, 1299},
 	} {
 		t.Run(tc.draft, func(t *testing.T) {
 			files, err := filepath.Glob(filepath.Join(root, "json-schema", "tests", tc.draft, "*.json"))
