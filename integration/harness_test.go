@@ -100,6 +100,9 @@ func (g *gateway) loadFile(src string) error {
 	if err != nil {
 		return err
 	}
+	// A connection to the configuration before may be closed under the next
+	// request, and a POST on it is not sent again.
+	defer g.client.CloseIdleConnections()
 	return caddy.Load(raw, true)
 }
 

@@ -38,6 +38,8 @@ func TestReloadsUnderLoad(t *testing.T) {
 	ann := bearer(w.token(t, nil))
 	var stop atomic.Bool
 	var served atomic.Int64
+	kept := w.client.Transport.(*http.Transport).Clone()
+	client := &http.Client{Transport: kept}
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
@@ -46,7 +48,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 				ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { fresh = !c.Reused }})
 				req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/health", nil)
 				req.Header = ann
-				resp, err := w.client.Do(req)
+				resp, err := client.Do(req)
 				if err != nil && fresh {
 					continue // lost in the queue of a socket that Caddy was closing
 				}
@@ -77,6 +79,7 @@ func TestReloadsUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+	kept.CloseIdleConnections()
 	if served.Load() < 20 {
 		t.Errorf("only %d requests were served: that was no load", served.Load())
 	}
