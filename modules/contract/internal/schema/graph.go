@@ -1,53 +1,89 @@
 package schema
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
 )
 
-// graph is how the subschemas of a schema lead to each other. It finds, before
-// any library sees them, loops that would overflow the stack and branches that
-// would take for ever.
+// graph is how subschemas lead to each other. It finds, before any library sees
+// them, loops that would overflow the stack and patterns that do not compile,
+// and says how much work a value will be.
 type graph struct {
-	seen map[string]*vertex
-	all  []*vertex
+	seen    map[string]*vertex
+	all     []*vertex
+	checked int                                         // how many of all are known not to loop
+	named   map[*openapi.File]map[string][]openapi.Node // by $id, $anchor and $dynamicAnchor
+}
+
+func newGraph() *graph {
+	return &graph{seen: make(map[string]*vertex), named: make(map[*openapi.File]map[string][]openapi.Node)}
 }
 
 type vertex struct {
 	at      openapi.Node
 	inPlace []*vertex // subschemas for the same value
-	deeper  []*vertex // subschemas for parts of it
+	guessed []*vertex // the same, by names that only the library resolves exactly
+	parts   []part    // subschemas for parts of it
 	state   uint8     // of the search for loops: 1 on the way, 2 done
+	flat    float64   // visits that a value without parts costs
 }
 
-// Keywords that apply schemas, by what they hold and what they apply to.
+// part is a subschema with the parts of a value that it is applied to.
+type part struct {
+	to     *vertex
+	which  selection
+	name   string         // for member
+	index  int            // for element and rest
+	known  map[string]any // for others: the members that have their own
+	regexp *regexp.Regexp // for matching
+}
+
+type selection uint8
+
+const (
+	member   selection = iota // the one of that name
+	matching                  // members whose names match
+	others                    // members without a subschema of their own
+	names                     // the names of all members
+	element                   // the one at that index
+	rest                      // elements from that index
+)
+
+// Keywords that hold schemas for the same value, and how: the others are read
+// one by one in vertex.
 var (
 	inPlaceOne  = []string{"not", "if", "then", "else"}
 	inPlaceList = []string{"allOf", "anyOf", "oneOf"}
 	inPlaceMap  = []string{"dependentSchemas", "dependencies"}
-	deeperOne   = []string{"items", "additionalItems", "additionalProperties", "contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties"}
-	deeperList  = []string{"items", "prefixItems"}
 	deeperMap   = []string{"properties", "patternProperties"}
 )
 
-// walk builds the graph from a node and reports a loop without progress.
-func (g *graph) walk(n openapi.Node) error {
+// walk adds what a node leads to, and reports a loop without progress.
+func (g *graph) walk(n openapi.Node) (*vertex, error) {
 	v, err := g.vertex(n)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_ = v
-	for _, v := range g.all {
-		if err := v.loop(); err != nil {
-			return err
+	for ; g.checked < len(g.all); g.checked++ {
+		if err := g.all[g.checked].loop(); err != nil {
+			return nil, err
 		}
+		g.all[g.checked].measure()
 	}
-	return nil
+	return v, nil
 }
 
+// vertex returns nil for what is no schema, or is one without parts: true and
+// false.
 func (g *graph) vertex(n openapi.Node) (*vertex, error) {
+	m, ok := n.Value.(map[string]any)
+	if !ok {
+		return nil, nil
+	}
 	key := n.File.Name + "#" + n.Pointer
 	if v := g.seen[key]; v != nil {
 		return v, nil
@@ -55,82 +91,52 @@ func (g *graph) vertex(n openapi.Node) (*vertex, error) {
 	v := &vertex{at: n}
 	g.seen[key] = v
 	g.all = append(g.all, v)
-	m, ok := n.Value.(map[string]any)
-	if !ok {
-		return v, nil
+	if err := g.references(v, m); err != nil {
+		return nil, err
 	}
-	add := func(to *[]*vertex, child openapi.Node) error {
-		if _, isSchema := child.Value.(map[string]any); !isSchema {
-			return nil
-		}
-		c, err := g.vertex(child)
-		if err == nil {
-			*to = append(*to, c)
-		}
-		return err
-	}
-	if ref, ok := m["$ref"].(string); ok && (ref == "" || ref[0] == '#' && (len(ref) == 1 || ref[1] == '/') || !isAnchor(ref)) {
-		target, err := n.Step()
-		if err != nil {
-			return nil, err
-		}
-		if err := add(&v.inPlace, target); err != nil {
+	for _, word := range inPlaceOne {
+		if err := g.one(n, word, func(c *vertex) { v.inPlace = append(v.inPlace, c) }); err != nil {
 			return nil, err
 		}
 	}
-	for _, group := range []struct {
-		to    *[]*vertex
-		words []string
-		many  bool
-	}{{&v.inPlace, inPlaceOne, false}, {&v.inPlace, inPlaceList, true}, {&v.inPlace, inPlaceMap, true}, {&v.deeper, deeperOne, false}, {&v.deeper, deeperList, true}, {&v.deeper, deeperMap, true}} {
-		for _, word := range group.words {
-			child, ok := n.Child(word)
-			if !ok {
-				continue
-			}
-			if !group.many {
-				if err := add(group.to, child); err != nil {
-					return nil, err
-				}
-				continue
-			}
-			if err := eachPart(child, func(part openapi.Node) error { return add(group.to, part) }); err != nil {
-				return nil, err
-			}
+	for _, word := range slices.Concat(inPlaceList, inPlaceMap) {
+		if err := g.each(n, word, func(c *vertex, _ string) { v.inPlace = append(v.inPlace, c) }); err != nil {
+			return nil, err
 		}
 	}
-	return v, nil
-}
-
-// isAnchor tells references that are not pointers, which the newer library
-// resolves by itself.
-func isAnchor(ref string) bool {
-	for i := range len(ref) {
-		if ref[i] == '#' {
-			return i+1 < len(ref) && ref[i+1] != '/'
+	if p, ok := m["pattern"].(string); ok {
+		if err := usable(n, "pattern", p); err != nil {
+			return nil, err
 		}
 	}
-	return len(ref) > 4 && (ref[:4] == "http" || ref[:4] == "urn:")
+	if err := g.members(v, m); err != nil {
+		return nil, err
+	}
+	return v, g.elements(v, m)
 }
 
-func eachPart(n openapi.Node, do func(openapi.Node) error) error {
-	switch v := n.Value.(type) {
-	case []any:
-		for i := range v {
-			c, _ := n.Child(strconv.Itoa(i))
-			if err := do(c); err != nil {
+func (g *graph) references(v *vertex, m map[string]any) error {
+	n := v.at
+	if ref, ok := m["$ref"].(string); ok {
+		if !isName(ref) {
+			target, err := n.Step()
+			if err != nil {
 				return err
 			}
+			c, err := g.vertex(target)
+			if c != nil {
+				v.inPlace = append(v.inPlace, c)
+			}
+			if err != nil {
+				return err
+			}
+		} else if err := g.guess(v, ref); err != nil {
+			return err
 		}
-	case map[string]any:
-		keys := make([]string, 0, len(v))
-		for k := range v {
-			keys = append(keys, k)
-		}
-		slices.Sort(keys)
-		for _, k := range keys {
-			c, _ := n.Child(k)
-			if err := do(c); err != nil {
+	}
+	for _, word := range []string{"$dynamicRef", "$recursiveRef"} {
+		if ref, ok := m[word].(string); ok {
+			if err := g.guess(v, ref); err != nil {
 				return err
 			}
 		}
@@ -138,7 +144,173 @@ func eachPart(n openapi.Node, do func(openapi.Node) error) error {
 	return nil
 }
 
-// loop finds a way back to v that looks at the same value all along.
+func (g *graph) members(v *vertex, m map[string]any) error {
+	n := v.at
+	err := g.each(n, "properties", func(c *vertex, name string) {
+		v.parts = append(v.parts, part{to: c, which: member, name: name})
+	})
+	if err != nil {
+		return err
+	}
+	patterns, _ := n.Child("patternProperties")
+	if all, ok := patterns.Value.(map[string]any); ok {
+		for p := range all {
+			if err := usable(patterns, p, p); err != nil {
+				return err
+			}
+		}
+	}
+	err = g.each(n, "patternProperties", func(c *vertex, p string) {
+		v.parts = append(v.parts, part{to: c, which: matching, regexp: regexp.MustCompile(translate(p))})
+	})
+	if err != nil {
+		return err
+	}
+	known, _ := m["properties"].(map[string]any)
+	for _, word := range []string{"additionalProperties", "unevaluatedProperties"} {
+		if err := g.one(n, word, func(c *vertex) { v.parts = append(v.parts, part{to: c, which: others, known: known}) }); err != nil {
+			return err
+		}
+	}
+	return g.one(n, "propertyNames", func(c *vertex) { v.parts = append(v.parts, part{to: c, which: names}) })
+}
+
+func (g *graph) elements(v *vertex, m map[string]any) error {
+	n := v.at
+	from := func(word string, index int) error {
+		return g.one(n, word, func(c *vertex) { v.parts = append(v.parts, part{to: c, which: rest, index: index}) })
+	}
+	tuple := func(word string) (int, error) {
+		list, _ := m[word].([]any)
+		return len(list), g.each(n, word, func(c *vertex, index string) {
+			i, _ := strconv.Atoi(index)
+			v.parts = append(v.parts, part{to: c, which: element, index: i})
+		})
+	}
+	prefix, err := tuple("prefixItems")
+	if err != nil {
+		return err
+	}
+	older := 0
+	if _, list := m["items"].([]any); list {
+		older, err = tuple("items")
+	} else {
+		err = from("items", prefix)
+	}
+	if err != nil {
+		return err
+	}
+	for word, index := range map[string]int{"additionalItems": older, "unevaluatedItems": 0, "contains": 0} {
+		if err := from(word, index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// one adds the schema that a keyword holds.
+func (g *graph) one(n openapi.Node, word string, add func(*vertex)) error {
+	child, ok := n.Child(word)
+	if !ok {
+		return nil
+	}
+	c, err := g.vertex(child)
+	if c != nil {
+		add(c)
+	}
+	return err
+}
+
+// each adds the schemas that a keyword holds, with their names or indices.
+func (g *graph) each(n openapi.Node, word string, add func(*vertex, string)) error {
+	holder, _ := n.Child(word)
+	var keys []string
+	switch v := holder.Value.(type) {
+	case []any:
+		for i := range v {
+			keys = append(keys, strconv.Itoa(i))
+		}
+	case map[string]any:
+		for k := range v {
+			keys = append(keys, k)
+		}
+		slices.Sort(keys) // two loads find the same faults first
+	}
+	for _, k := range keys {
+		child, _ := holder.Child(k)
+		c, err := g.vertex(child)
+		if c != nil {
+			add(c, k)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isName tells references that are no pointers into files of the contract.
+func isName(ref string) bool {
+	file, fragment, _ := strings.Cut(ref, "#")
+	return fragment != "" && fragment[0] != '/' || strings.HasPrefix(file, "http") || strings.HasPrefix(file, "urn:")
+}
+
+// guess adds every schema that a name may mean. The library resolves names by
+// their scope; for the amount of work it is enough to leave none out. Loops in
+// place through them are found by the library, at run time.
+func (g *graph) guess(v *vertex, ref string) error {
+	byName := g.named[v.at.File]
+	if byName == nil {
+		byName = make(map[string][]openapi.Node)
+		collect(openapi.Node{Files: v.at.Files, File: v.at.File, Value: v.at.File.Root}, byName)
+		g.named[v.at.File] = byName
+	}
+	file, fragment, _ := strings.Cut(ref, "#")
+	candidates := byName[fragment]
+	if fragment == "" || strings.HasPrefix(fragment, "/") {
+		candidates = byName[file[strings.LastIndexByte(file, '/')+1:]]
+		if file == "" {
+			candidates = append(candidates, openapi.Node{Files: v.at.Files, File: v.at.File, Value: v.at.File.Root})
+		}
+	}
+	for _, n := range candidates {
+		c, err := g.vertex(n)
+		if err != nil {
+			return err
+		}
+		if c != nil {
+			v.guessed = append(v.guessed, c)
+		}
+	}
+	return nil
+}
+
+func collect(n openapi.Node, byName map[string][]openapi.Node) {
+	switch v := n.Value.(type) {
+	case map[string]any:
+		for _, word := range []string{"$anchor", "$dynamicAnchor"} {
+			if name, ok := v[word].(string); ok {
+				byName[name] = append(byName[name], n)
+			}
+		}
+		if id, ok := v["$id"].(string); ok {
+			id = strings.TrimSuffix(id, "#")
+			id = id[strings.LastIndexByte(id, '/')+1:]
+			byName[id] = append(byName[id], n)
+		}
+		for k := range v {
+			c, _ := n.Child(k)
+			collect(c, byName)
+		}
+	case []any:
+		for i := range v {
+			c, _ := n.Child(strconv.Itoa(i))
+			collect(c, byName)
+		}
+	}
+}
+
+// loop finds a way back to a schema that looks at the same value all along.
 func (v *vertex) loop() error {
 	switch v.state {
 	case 1:
@@ -154,44 +326,4 @@ func (v *vertex) loop() error {
 	}
 	v.state = 2
 	return nil
-}
-
-// branching is the greatest number of ways in which one subschema comes back
-// to itself on parts of the same value; 0 or 1 is harmless.
-func (g *graph) branching() int {
-	most := 0
-	for _, v := range g.all {
-		if len(v.inPlace) < 2 {
-			continue
-		}
-		n := 0
-		for _, branch := range v.inPlace {
-			if reaches(branch, v, make(map[*vertex]bool)) {
-				n++
-			}
-		}
-		most = max(most, n)
-	}
-	return most
-}
-
-func reaches(from, to *vertex, seen map[*vertex]bool) bool {
-	if from == to {
-		return true
-	}
-	if seen[from] {
-		return false
-	}
-	seen[from] = true
-	for _, next := range from.inPlace {
-		if reaches(next, to, seen) {
-			return true
-		}
-	}
-	for _, next := range from.deeper {
-		if reaches(next, to, seen) {
-			return true
-		}
-	}
-	return false
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ func newNewer(d Dialect) *newer {
 	}
 	c.AssertFormat()
 	c.UseLoader(refuse{})
+	c.UseRegexpEngine(func(p string) (jsonschema.Regexp, error) { return regexp.Compile(translate(p)) })
 	return &newer{compiler: c, added: make(map[string]bool)}
 }
 

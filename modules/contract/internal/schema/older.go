@@ -251,9 +251,16 @@ func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
 			if err != nil {
 				return nil, err
 			}
+			if word == "patternProperties" {
+				name = translate(name)
+			}
 			out[name] = item
 		}
 		return out, nil
+	case string:
+		if word == "pattern" {
+			return translate(v), nil
+		}
 	}
 	return n.Value, nil
 }

@@ -5,7 +5,6 @@ package schema
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
 )
@@ -58,77 +57,54 @@ func DialectOf(root any) (Dialect, error) {
 	return 0, fmt.Errorf("$schema %q is not known; expected draft 4, 6, 7, 2019-09 or 2020-12", uri)
 }
 
-// Compiler compiles the schemas of one contract.
+// Compiler compiles the schemas of one contract. It may not be used
+// concurrently.
 type Compiler struct {
 	dialect Dialect
 	newer   *newer
+	graph   *graph
+	ready   map[string]Schema // by place: operations share components
 }
 
 // NewCompiler compiles schemas in a dialect.
-func NewCompiler(d Dialect) *Compiler { return &Compiler{dialect: d} }
+func NewCompiler(d Dialect) *Compiler {
+	return &Compiler{dialect: d, graph: newGraph(), ready: make(map[string]Schema)}
+}
 
 // Compile makes the schema at a node ready.
 func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
-	g := &graph{seen: make(map[string]*vertex)}
-	if err := g.walk(n); err != nil {
+	at := n
+	if m, ok := n.Value.(map[string]any); ok && len(m) == 1 {
+		if ref, ok := m["$ref"].(string); ok && !isName(ref) {
+			var err error
+			if at, err = n.Step(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	key := at.File.Name + "#" + at.Pointer
+	if s, ok := c.ready[key]; ok {
+		return s, nil
+	}
+	root, err := c.graph.walk(at)
+	if err != nil {
 		return nil, err
 	}
 	var s Schema
-	var err error
 	if c.dialect == Draft2019 || c.dialect == Draft2020 {
 		if c.newer == nil {
 			c.newer = newNewer(c.dialect)
 		}
-		s, err = c.newer.compile(n)
+		s, err = c.newer.compile(at)
 	} else {
-		s, err = compileOlder(n, c.dialect)
+		s, err = compileOlder(at, c.dialect)
 	}
 	if err != nil {
-		return nil, n.Errorf("compiling the schema: %w", err)
+		return nil, at.Errorf("compiling the schema: %w", err)
 	}
-	if b := g.branching(); b > 1 {
-		s = &bounded{s, b}
+	if root != nil && root.boundless() {
+		s = &bounded{s, root}
 	}
+	c.ready[key] = s
 	return s, nil
-}
-
-// bounded limits the work of one validation. A schema that comes back to
-// itself through several branches is tried branches^depth times on a value of
-// some depth, so that 150 bytes could keep a core busy for minutes.
-type bounded struct {
-	Schema
-	branches int
-}
-
-// maxWork is how many visits of a value one validation may make by estimate;
-// a visit takes a microsecond or two.
-const maxWork = 100_000
-
-func (b *bounded) Validate(value any) []Violation {
-	if work(value, float64(b.branches), 1) > maxWork {
-		return []Violation{{Detail: "is nested too deeply for a schema that branches this often"}}
-	}
-	return b.Schema.Validate(value)
-}
-
-func work(value any, branches, times float64) float64 {
-	sum := times
-	if math.IsInf(times, 1) {
-		return times
-	}
-	switch v := value.(type) {
-	case map[string]any:
-		for _, item := range v {
-			if sum += work(item, branches, times*branches); sum > maxWork {
-				break
-			}
-		}
-	case []any:
-		for _, item := range v {
-			if sum += work(item, branches, times*branches); sum > maxWork {
-				break
-			}
-		}
-	}
-	return sum
 }
