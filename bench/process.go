@@ -29,7 +29,7 @@ func launch(ctx context.Context, dir, caddy, name, site, upstream string) (*proc
 	addr := freeAddr()
 	file := join(dir, "Caddyfile"+name)
 	global, body, _ := strings.Cut(site, "---\n")
-	src := fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n%s}\nhttp://%s {\n%s\n}\n", dir, global, addr, strings.ReplaceAll(body, "UPSTREAM", upstream))
+	src := fmt.Sprintf("{\nadmin off\nauto_https off\npersist_config off\nstorage file_system %s\n%s}\nhttp://:%s {\nbind 127.0.0.1\n%s\n}\n", dir, global, addr[strings.LastIndexByte(addr, ':')+1:], strings.ReplaceAll(body, "UPSTREAM", upstream))
 	if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
 		return nil, err
 	}
@@ -139,7 +139,7 @@ func one(addr, request string, until time.Time) ([]time.Duration, error) {
 		if err != nil {
 			return took, err
 		}
-		if resp.StatusCode != http.StatusOK {
+		if resp.StatusCode != http.StatusOK || len(body) < 1000 { // Caddy answers 200 with nothing when no site matches
 			return took, fmt.Errorf("status %d: %.200s", resp.StatusCode, body)
 		}
 		took = append(took, time.Since(sent))

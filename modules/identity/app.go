@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
@@ -39,15 +41,12 @@ type App struct {
 // that carry the same credential.
 type proven struct {
 	principal *gate.Principal
-	headers   []header
+	userID    any // the subject, boxed once
+	headers   []string
+	values    []string
 	issuer    *Issuer
-	keys      any // the set that verified it; another set may have revoked it
+	keys      *jwt.Set // the set that verified it; another set may have revoked it
 	good      time.Time
-}
-
-type header struct {
-	name   string
-	values []string
 }
 
 // CaddyModule returns the Caddy module information.
@@ -66,7 +65,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.tokens = memory.New[*proven](a.MaxTokens)
 	a.byName = make(map[string]*Issuer, len(a.Issuers))
-	identifiers := map[string]string{}
 	for _, i := range a.Issuers {
 		if i.Name == "" {
 			return errors.New("identity: an issuer needs a name")
@@ -78,10 +76,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err := i.provision(ctx, a.logger); err != nil {
 			return fmt.Errorf("identity: issuer %q: %w", i.Name, err)
 		}
-		if other := identifiers[i.identifier]; other != "" {
-			return fmt.Errorf("identity: issuers %q and %q have the same URL %q", other, i.Name, i.identifier)
-		}
-		identifiers[i.identifier] = i.Name
 	}
 	if a.Keys != "" {
 		var err error
@@ -121,7 +115,7 @@ func (a *App) Cleanup() error {
 
 // prove makes a principal ready to be used by many requests.
 func prove(p *gate.Principal) *proven {
-	v := &proven{principal: p}
+	v := &proven{principal: p, userID: p.Subject}
 	for _, h := range []struct{ name, value string }{
 		{"Subject", printable(p.Subject, "")},
 		{"Client", printable(p.Client, "")},
@@ -133,17 +127,20 @@ func prove(p *gate.Principal) *proven {
 		{"Method", p.Method.String()},
 	} {
 		if h.value != "" {
-			v.headers = append(v.headers, header{gate.Asserted + h.name, []string{h.value}})
+			v.headers = append(v.headers, gate.Asserted+h.name)
+			v.values = append(v.values, h.value)
 		}
 	}
 	return v
 }
 
-// assert tells the upstream who asks. The values are shared and have no spare
-// capacity, so that whoever appends to them gets a copy.
+// assert tells the upstream who asks. The one allocation gives each request
+// values of its own: Caddy's request_header replaces text inside the slice it
+// finds, and would otherwise change who all later requests are said to be from.
 func (v *proven) assert(h http.Header) {
-	for i := range v.headers {
-		h[v.headers[i].name] = v.headers[i].values
+	values := slices.Clone(v.values)
+	for i, name := range v.headers {
+		h[name] = values[i : i+1 : i+1] // no spare capacity: appending makes a copy
 	}
 }
 
@@ -156,13 +153,16 @@ func join(items []string) string {
 }
 
 // printable writes a text from a token so that it can stand in a header field
-// and means one thing only: what is not printable ASCII, the percent sign and
-// the list separator are percent-encoded (RFC 3986, section 2.1).
+// and means one thing only: what is not printable ASCII, the percent sign, the
+// list separator, and spaces at the ends, which HTTP would trim, are
+// percent-encoded (RFC 3986, section 2.1).
 func printable(s, separator string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, c := range []byte(s) {
-		if c < ' ' || c > '~' || c == '%' || strings.IndexByte(separator, c) >= 0 {
+	first := len(s) - len(strings.TrimLeft(s, " "))
+	last := len(strings.TrimRight(s, " "))
+	for i, c := range []byte(s) {
+		if c < ' ' || c > '~' || c == '%' || i < first || i >= last || strings.IndexByte(separator, c) >= 0 {
 			b.WriteByte('%')
 			b.WriteByte(hex[c>>4])
 			b.WriteByte(hex[c&15])

@@ -12,6 +12,7 @@ import (
 
 	_ "github.com/gatehouse-caddy/gatehouse/caddyfile/order" // the directive's place
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 )
 
@@ -190,6 +191,7 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	    mtls
 //	    optional
 //	    mode enforce|shadow|off
+//	    on_error closed|open
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
@@ -211,8 +213,11 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parse.Flag(d, &h.Optional)
 		case "mode":
 			err = parse.Into(d, &h.Mode)
+		case "on_error":
+			h.OnError = new(gate.OnError)
+			err = parse.Into(d, h.OnError)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "mode")
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "mode", "on_error")
 		}
 		if err != nil {
 			return err

@@ -26,7 +26,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
-	if denial != nil && denial.Reason == gate.IdentityUnavailable && issuer.OnError == gate.Open {
+	if denial != nil && denial.Reason == gate.IdentityUnavailable && h.onError(issuer) == gate.Open {
 		ex.LetPass(gate.Identity, h.Mode, issuer.Name, denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
@@ -37,7 +37,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		ex.Principal = who.principal
 		who.assert(r.Header)
 		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-			repl.Set("http.auth.user.id", who.principal.Subject)
+			repl.Set("http.auth.user.id", who.userID)
 		}
 	case issuer != nil:
 		rule = issuer.Name
@@ -48,38 +48,43 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
+// onError is the handler's own choice, or that of the issuer.
+func (h *Handler) onError(i *Issuer) gate.OnError {
+	if h.OnError != nil {
+		return *h.OnError
+	}
+	return i.OnError
+}
+
 // identify tries the ways of proving in order. A credential that is there and
 // wrong ends it: falling through would let an attacker choose what is checked.
 func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *gate.Denial) {
-	if len(h.issuers) > 0 {
-		token, there, denial := bearer(r.Header)
-		if denial != nil {
-			return nil, nil, h.refuse(denial)
-		}
-		if there {
-			who, issuer, denial := h.byToken(r.Context(), token, now)
-			return who, issuer, h.refuse(denial)
-		}
-	}
+	var keys []string
 	if h.Keys {
-		if keys := r.Header[h.KeyHeader]; len(keys) > 0 {
-			delete(r.Header, h.KeyHeader) // not for the upstream
-			if len(keys) > 1 {
-				return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityAmbiguous})
-			}
-			who, reason := h.app.keys.find(keys[0], now)
-			if who == nil {
-				return nil, nil, h.refuse(&gate.Denial{Reason: reason})
-			}
-			return who, nil, nil
+		keys = r.Header[h.KeyHeader]
+		delete(r.Header, h.KeyHeader) // not for the upstream, whatever proves the caller
+	}
+	token, there, denial := bearer(r.Header)
+	if denial != nil || len(keys) > 1 {
+		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous}
+	}
+	if there && len(h.issuers) > 0 {
+		who, issuer, denial := h.byToken(r.Context(), token, now)
+		return who, issuer, h.refuse(denial, true)
+	}
+	if len(keys) == 1 {
+		who, reason := h.app.keys.find(keys[0], now)
+		if who == nil {
+			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false)
 		}
+		return who, nil, nil
 	}
 	if h.MTLS {
 		if who := byCertificate(r.TLS); who != nil {
 			return who, nil, nil
 		}
 	}
-	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing})
+	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing}, false)
 }
 
 // bearer finds the token (RFC 6750, section 2.1). It is never taken from the
@@ -92,19 +97,33 @@ func bearer(h http.Header) (token string, there bool, _ *gate.Denial) {
 	if len(values) > 1 {
 		return "", false, &gate.Denial{Reason: gate.IdentityAmbiguous}
 	}
-	scheme, token, _ := strings.Cut(values[0], " ")
-	if !strings.EqualFold(scheme, "bearer") {
+	const scheme = "bearer"
+	v := values[0]
+	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
 		return "", false, nil // somebody else's credential, e.g. Basic
+	}
+	// Whatever else ends the scheme's name, another program may take for a
+	// bearer token: it is one, and malformed, rather than no credential.
+	if token = v[len(scheme):]; token != "" && isNameChar(token[0]) {
+		return "", false, nil
 	}
 	return strings.Trim(token, " "), true, nil
 }
+
+// isNameChar reports whether c can be in the name of a scheme, less the signs.
+func isNameChar(c byte) bool {
+	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' || c == '_' || c == '.'
+}
+
+// longestRemembered bounds what the memory of tokens may grow to in bytes.
+const longestRemembered = 4 << 10
 
 // byToken finds the principal of a token: remembered, or verified now.
 func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*proven, *Issuer, *gate.Denial) {
 	if len(token) > jwt.MaxLength {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityMalformed, Err: errors.New("token is longer than 16 KiB")}
 	}
-	if who, ok := h.app.tokens.Get(token); ok && now.Before(who.good) && h.issuers[who.issuer.identifier] == who.issuer && who.keys == any(who.issuer.source.Current()) {
+	if who, ok := h.app.tokens.Get(token); ok && now.Before(who.good) && h.issuers[who.issuer.identifier] == who.issuer && who.keys == who.issuer.source.Current(now) {
 		return who, who.issuer, nil
 	}
 	t, err := jwt.Parse(token)
@@ -134,7 +153,9 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	}
 	who := prove(issuer.principal(t.Claims))
 	who.issuer, who.keys, who.good = issuer, keys, expires.Add(issuer.expect.Leeway)
-	h.app.tokens.Put(token, who)
+	if len(token) <= longestRemembered {
+		h.app.tokens.Put(token, who)
+	}
 	return who, issuer, nil
 }
 
@@ -165,19 +186,27 @@ var faultReasons = map[jwt.Kind]gate.Reason{
 	jwt.MissingClaim:  gate.IdentityMissingClaim,
 }
 
-// refuse adds the challenge (RFC 9110, section 11.6.1; RFC 6750, section 3):
-// an error is named only when a credential was there.
-func (h *Handler) refuse(d *gate.Denial) *gate.Denial {
+// refuse adds a challenge for each way of proving (RFC 9110, section 11.6.1).
+// An error is named only when it was a token that was wrong (RFC 6750, section 3).
+func (h *Handler) refuse(d *gate.Denial, token bool) *gate.Denial {
 	if d == nil || d.Reason.Status() != http.StatusUnauthorized {
 		return d
 	}
-	challenge := h.challenge
-	if d.Reason != gate.IdentityMissing && challenge == "Bearer" {
-		challenge += ` error="invalid_token", error_description="` + d.Reason.Title() + `"`
+	const realm = ` realm="api"`
+	var challenges []string
+	if len(h.issuers) > 0 {
+		c := "Bearer" + realm
+		if token {
+			c += `, error="invalid_token", error_description="` + d.Reason.Title() + `"`
+		}
+		challenges = append(challenges, c)
 	}
-	if d.Header == nil {
-		d.Header = http.Header{}
+	if h.Keys {
+		challenges = append(challenges, "ApiKey"+realm)
 	}
-	d.Header["Www-Authenticate"] = []string{challenge}
+	if challenges == nil { // certificates have no scheme, and a 401 needs one
+		challenges = []string{"ClientCertificate" + realm}
+	}
+	d.Header = http.Header{"Www-Authenticate": challenges}
 	return d
 }

@@ -11,9 +11,12 @@ import (
 	"fmt"
 	"hash/crc32"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
 )
 
 // keyring holds API keys by the SHA-256 of each. A key is long and random, so
@@ -40,23 +43,43 @@ type apiKey struct {
 	Expires time.Time `json:"expires,omitzero"`
 }
 
+var members = []string{"id", "sha256", "subject", "tenant", "plan", "roles", "scopes", "expires"}
+
+// start finds the next entry behind offset.
+func start(data []byte, offset int) int {
+	return offset + max(bytes.IndexByte(data[offset:], '{'), 0)
+}
+
 // readKeys reads a file of keys: a JSON array of entries.
 func readKeys(name string) (*keyring, error) {
 	data, err := os.ReadFile(name) //nolint:gosec // the operator's own file
 	if err != nil {
 		return nil, fmt.Errorf("reading keys: %w", err)
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	fail := func(err error) error {
-		return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(data[:dec.InputOffset()], []byte("\n")), err)
+	at := func(offset int, err error) error {
+		return fmt.Errorf("%s:%d: %w", name, 1+bytes.Count(data[:offset], []byte("\n")), err)
 	}
-	dec.DisallowUnknownFields()
+	// Read strictly first: encoding/json takes the last of two members of one
+	// name, any case of a name, and leaves alone what stands behind the list.
+	doc, err := strictjson.Decode(data, strictjson.Limits{Values: 1 << 24})
+	if bad, ok := errors.AsType[*strictjson.Error](err); ok {
+		return nil, at(bad.Offset, errors.New(bad.Reason))
+	}
+	list, _ := doc.([]any)
+	dec := json.NewDecoder(bytes.NewReader(data))
+	fail := func(err error) error { return at(int(dec.InputOffset()), err) }
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('[') {
 		return nil, fail(errors.New("a list of keys is expected"))
 	}
 	ring := &keyring{byHash: make(map[[sha256.Size]byte]*keyEntry)}
 	ids := map[string]bool{}
-	for dec.More() {
+	for n := 0; dec.More(); n++ {
+		entry, _ := list[n].(map[string]any)
+		for member := range entry {
+			if !slices.Contains(members, member) {
+				return nil, at(start(data, int(dec.InputOffset())), fmt.Errorf("unrecognized member %q; expected %s", member, strings.Join(members, ", ")))
+			}
+		}
 		var k apiKey
 		if err := dec.Decode(&k); err != nil {
 			return nil, fail(err)

@@ -9,7 +9,6 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -39,10 +38,12 @@ type Handler struct {
 	// Default: `enforce`.
 	Mode gate.Mode `json:"mode,omitempty"`
 
-	app       *App
-	issuers   map[string]*Issuer // by identifier
-	challenge string
-	logger    *zap.Logger
+	// What happens to tokens while their issuer's keys cannot be fetched:
+	// `closed` or `open`. Default: what the issuer says.
+	OnError *gate.OnError `json:"on_error,omitempty"`
+
+	app     *App
+	issuers map[string]*Issuer // by identifier
 }
 
 // CaddyModule returns the Caddy module information.
@@ -55,7 +56,6 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the issuers.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	h.logger = ctx.Logger()
 	if h.KeyHeader == "" {
 		h.KeyHeader = "X-API-Key"
 	}
@@ -74,14 +74,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if i == nil {
 			return fmt.Errorf("identity: issuer %q is not defined", name)
 		}
+		if other := h.issuers[i.identifier]; other != nil {
+			return fmt.Errorf("identity: issuers %q and %q have the same URL %q; a token could mean either", other.Name, name, i.identifier)
+		}
 		h.issuers[i.identifier] = i
 	}
 	if h.Keys && h.app.keys == nil {
 		return errors.New("identity: keys are accepted here, but no file of keys is given")
-	}
-	h.challenge = "Bearer"
-	if len(h.Issuers) == 0 && h.Keys {
-		h.challenge = "ApiKey"
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func Parse(token string) (*Token, error) {
 	if t.Claims, err = object(body, claimLimits); err != nil {
 		return nil, fault(Malformed, "token claims: "+err.Error())
 	}
-	if t.sig, err = encoding.DecodeString(sig); err != nil {
+	if t.sig, err = encoding.DecodeString(sig); err != nil || strings.ContainsAny(sig, "\r\n") {
 		return nil, fault(Malformed, "token signature is not base64url")
 	}
 	return t, t.readHeader(header)

@@ -152,6 +152,15 @@ func NewSet(id string, public *ecdsa.PublicKey) *Set {
 	return &Set{keys: []*Key{k}, byID: map[string]*Key{id: k}}
 }
 
+// Equal reports whether both sets have the same keys for the same uses, in the
+// same order.
+func (s *Set) Equal(other *Set) bool {
+	return slices.EqualFunc(s.keys, other.keys, func(a, b *Key) bool {
+		public, ok := a.public.(interface{ Equal(crypto.PublicKey) bool })
+		return a.id == b.id && slices.Equal(a.algs, b.algs) && ok && public.Equal(b.public)
+	})
+}
+
 // find picks the key by the token's kid, or the only one that fits. The key
 // says which algorithms it takes; the token does not.
 func (s *Set) find(t *Token) (*Key, error) {

@@ -68,29 +68,31 @@ func New(fetch Fetch) *Source { return &Source{fetch: fetch, now: time.Now} }
 func (*Source) Destruct() error { return nil }
 
 // Current returns the keys that Keys would give without waiting, or nil. It is
-// cheap enough to ask on every request.
-func (s *Source) Current() *jwt.Set {
-	if h := s.have.Load(); h != nil {
+// cheap enough to ask on every request, and refreshes like Keys: requests whose
+// tokens are all remembered use the keys too.
+func (s *Source) Current(now time.Time) *jwt.Set {
+	h := s.have.Load()
+	if h == nil {
+		return nil
+	}
+	if s.static {
 		return h.set
 	}
-	return nil
+	age := now.Sub(h.at)
+	if age > fresh {
+		s.start()
+	}
+	if age >= stale {
+		return nil
+	}
+	return h.set
 }
 
 // Keys returns the keys. It waits for the first fetch only; later ones run
 // behind the requests, and when they fail the old keys serve on for a day.
 func (s *Source) Keys(ctx context.Context) (*jwt.Set, error) {
-	h := s.have.Load()
-	if s.static {
-		return h.set, nil
-	}
-	if h != nil {
-		age := s.now().Sub(h.at)
-		if age > fresh {
-			s.start()
-		}
-		if age < stale {
-			return h.set, nil
-		}
+	if set := s.Current(s.now()); set != nil {
+		return set, nil
 	}
 	return s.wait(ctx, s.start())
 }
@@ -108,7 +110,7 @@ func (s *Source) Missing(ctx context.Context, seen *jwt.Set) *jwt.Set {
 		return cur.set // somebody else has fetched in between
 	}
 	a := s.running
-	if a == nil && s.now().Sub(s.missed) >= missEvery {
+	if a == nil && s.now().Sub(s.missed) >= missEvery && !s.now().Before(s.retry) {
 		s.missed = s.now()
 		a = s.begin()
 	}
@@ -158,6 +160,9 @@ func (s *Source) begin() *attempt {
 			s.failures++
 		} else {
 			s.failures, s.retry = 0, time.Time{}
+			if h := s.have.Load(); h != nil && h.set.Equal(set) {
+				set = h.set // what was verified with them stays verified
+			}
 			s.have.Store(&had{set, s.now()})
 		}
 		close(a.done)

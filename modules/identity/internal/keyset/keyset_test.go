@@ -135,6 +135,64 @@ func TestOldKeysServeForADay(t *testing.T) {
 	})
 }
 
+// TestRememberedTokensKeepKeysFresh: where every token is remembered, only
+// Current is called, and it must notice what the issuer changed all the same.
+func TestRememberedTokensKeepKeysFresh(t *testing.T) {
+	first, second := newSet(t), newSet(t)
+	synctest.Test(t, func(t *testing.T) {
+		i := &issuer{set: first}
+		s := New(i.fetch)
+		current := func() *jwt.Set {
+			got := s.Current(time.Now())
+			synctest.Wait()
+			return got
+		}
+		if current() != nil {
+			t.Fatal("keys before any fetch")
+		}
+		if _, err := s.Keys(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if current() != first || i.calls != 1 {
+			t.Fatalf("%d fetches", i.calls)
+		}
+		i.set = second
+		time.Sleep(fresh + time.Second)
+		current()
+		if current() != second || i.calls != 2 {
+			t.Errorf("the issuer took its keys back, and they are still used; %d fetches", i.calls)
+		}
+		i.set = nil
+		time.Sleep(stale)
+		if current() != nil {
+			t.Error("keys are used for ever")
+		}
+	})
+}
+
+// TestSameKeysAreTheSameSet: a refresh that finds nothing new must not forget
+// every token that was verified.
+func TestSameKeysAreTheSameSet(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		calls := 0
+		s := New(func(context.Context) (*jwt.Set, error) {
+			calls++
+			return jwt.NewSet("k", &key.PublicKey), nil
+		})
+		first, _ := s.Keys(t.Context())
+		time.Sleep(fresh + time.Second)
+		s.Current(time.Now())
+		synctest.Wait()
+		if s.Current(time.Now()) != first || calls != 2 {
+			t.Errorf("another set after %d fetches of the same keys", calls)
+		}
+	})
+}
+
 func TestUnknownKeysAskOnceInThirtySeconds(t *testing.T) {
 	first, second := newSet(t), newSet(t)
 	synctest.Test(t, func(t *testing.T) {
