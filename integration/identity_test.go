@@ -210,6 +210,86 @@ func TestIdentityOnErrorOpen(t *testing.T) {
 	}
 }
 
+// TestIdentityHandlerChoosesOnError: what one API may risk is not what all may.
+func TestIdentityHandlerChoosesOnError(t *testing.T) {
+	gw := start(t, "identity {\nissuer main https://id.test {\njwks http://127.0.0.1:1/keys\naudience any\non_error open\n}\n}", `
+	@strict path /strict
+	api @strict strict {
+		identity main {
+			on_error closed
+		}
+		respond ok
+	}
+	api loose {
+		identity main
+		respond ok
+	}`)
+	token := bearer(newIssuer(t, "k").token(t, nil))
+	if a := gw.get(t, "/strict", token); a.status != 503 {
+		t.Errorf("closed: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", token); a.status != 200 {
+		t.Errorf("open: %d %s", a.status, a.body)
+	}
+}
+
+// TestIdentityOneIssuerTwoAudiences: two APIs of one issuer do not accept each
+// other's tokens, remembered or not.
+func TestIdentityOneIssuerTwoAudiences(t *testing.T) {
+	iss := newIssuer(t, "k1")
+	gw := prepare(t)
+	gw.write(t, "jwks.json", iss.jwks())
+	globals := "identity {\nissuer orders https://id.test {\njwks jwks.json\naudience orders-api\n}\nissuer billing https://id.test {\njwks jwks.json\naudience billing-api\n}\n}"
+	if err := gw.load(globals, "@b path /billing\napi @b billing {\nidentity billing\nrespond ok\n}\napi orders {\nidentity orders\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	orders, billing := bearer(iss.token(t, nil)), bearer(iss.token(t, map[string]any{"aud": "billing-api"}))
+	for range 2 {
+		for _, tc := range []struct {
+			path   string
+			token  http.Header
+			reason string
+		}{
+			{"/", orders, ""}, {"/billing", billing, ""},
+			{"/", billing, "identity.wrong_audience"}, {"/billing", orders, "identity.wrong_audience"},
+		} {
+			if a := gw.get(t, tc.path, tc.token); a.reason() != tc.reason || (a.status == 200) != (tc.reason == "") {
+				t.Errorf("%s: %d %s, want %q", tc.path, a.status, a.body, tc.reason)
+			}
+		}
+	}
+	if err := gw.load(globals, "identity orders billing\nrespond ok"); err == nil || !strings.Contains(err.Error(), "have the same URL") {
+		t.Errorf("both in one handler: %v", err)
+	}
+}
+
+// TestIdentityHeadersAreEachRequestsOwn: a request_header that edits what the
+// gateway asserts edits it for its own request.
+func TestIdentityHeadersAreEachRequestsOwn(t *testing.T) {
+	b := newBackend(t, nil)
+	iss := newIssuer(t, "k1")
+	gw := prepare(t)
+	gw.write(t, "jwks.json", iss.jwks())
+	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), `
+	api demo {
+		identity main
+		@edit path /edit
+		request_header @edit X-Gatehouse-Subject ann ann-and-more
+		reverse_proxy `+b.addr()+`
+	}`); err != nil {
+		t.Fatal(err)
+	}
+	token := bearer(iss.token(t, map[string]any{"sub": "ann"}))
+	for path, want := range map[string]string{"/edit": "ann-and-more", "/": "ann"} {
+		for range 3 {
+			gw.get(t, path, token)
+			if r, _ := b.got(); r.Header.Get("X-Gatehouse-Subject") != want {
+				t.Fatalf("%s: the upstream is told %q, want %q", path, r.Header.Get("X-Gatehouse-Subject"), want)
+			}
+		}
+	}
+}
+
 func TestIdentityKeys(t *testing.T) {
 	b := newBackend(t, nil)
 	gw := prepare(t)
