@@ -250,8 +250,10 @@ func TestIdentityOneIssuerTwoAudiences(t *testing.T) {
 			token  http.Header
 			reason string
 		}{
-			{"/", orders, ""}, {"/billing", billing, ""},
-			{"/", billing, "identity.wrong_audience"}, {"/billing", orders, "identity.wrong_audience"},
+			{"/", orders, ""},
+			{"/billing", billing, ""},
+			{"/", billing, "identity.wrong_audience"},
+			{"/billing", orders, "identity.wrong_audience"},
 		} {
 			if a := gw.get(t, tc.path, tc.token); a.reason() != tc.reason || (a.status == 200) != (tc.reason == "") {
 				t.Errorf("%s: %d %s, want %q", tc.path, a.status, a.body, tc.reason)
