@@ -118,7 +118,9 @@ func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) 
 	for _, o := range doc.Operations {
 		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security)}}
 		for _, p := range o.Params {
-			ready := &parameter{Param: p}
+			described := *p
+			described.Schema = openapi.Node{} // would keep the whole document in memory
+			ready := &parameter{Param: &described}
 			if p.HasSchema {
 				var err error
 				ready.shape = param.ShapeOf(p.Schema)
@@ -138,6 +140,7 @@ func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) 
 			return nil, o.At.Errorf("%w", err)
 		}
 	}
+	compiler.Finish()
 	return c, nil
 }
 

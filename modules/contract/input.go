@@ -66,41 +66,15 @@ func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial
 		if len(fields) >= maxFields {
 			break
 		}
-		var v any
-		present, twice := false, false
-		switch p.In {
-		case "path":
-			for _, m := range ex.Params {
-				if m.Name == p.Name {
-					v, present = param.Path(p.Param, p.shape, m.Value), true
-				}
+		if p.In == "query" && query == nil {
+			var err error
+			if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+				return &gate.Denial{Reason: gate.InputParameters, Detail: "The query cannot be read.", Err: err}
 			}
-		case "query":
-			if query == nil {
-				var err error
-				if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-					return &gate.Denial{Reason: gate.InputParameters, Detail: "The query cannot be read.", Err: err}
-				}
-			}
-			if p.ContentType != "" {
-				var texts []string
-				if texts, present = query[p.Name]; present {
-					v, twice = texts[0], len(texts) > 1
-				}
-			} else {
-				v, present, twice = param.Query(p.Param, p.shape, query)
-			}
-			if present && p.AllowEmptyValue && query.Get(p.Name) == "" {
-				continue
-			}
-		case "header":
-			if values := r.Header.Values(p.Name); len(values) > 0 {
-				v, present = param.Header(p.Param, p.shape, strings.Join(values, ",")), true
-			}
-		case "cookie":
-			if cookie, err := r.Cookie(p.Name); err == nil {
-				v, present = param.Header(p.Param, p.shape, cookie.Value), true
-			}
+		}
+		v, present, twice := p.read(ex, r, query)
+		if values := query[p.Name]; p.In == "query" && p.AllowEmptyValue && len(values) == 1 && values[0] == "" {
+			continue
 		}
 		fields = p.check(fields, v, present, twice)
 	}
@@ -108,6 +82,60 @@ func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial
 		return nil
 	}
 	return &gate.Denial{Reason: gate.InputParameters, Fields: fields}
+}
+
+// read takes the parameter's value out of the request: its text where the
+// contract describes a content, or what its style makes of it. Twice means that
+// backends may take either of several values.
+func (p *parameter) read(ex *gate.Exchange, r *http.Request, query url.Values) (v any, present, twice bool) {
+	var values []string
+	switch p.In {
+	case "path":
+		for _, m := range ex.Params {
+			if m.Name == p.Name {
+				values = []string{m.Value}
+			}
+		}
+	case "query":
+		if p.ContentType == "" {
+			return param.Query(p.Param, p.shape, query)
+		}
+		values = query[p.Name]
+	case "header":
+		if lines := r.Header.Values(p.Name); len(lines) > 0 {
+			values = []string{strings.Join(lines, ",")} // they mean the same, RFC 9110 section 5.3
+		}
+	case "cookie":
+		values = cookies(r, p.Name)
+	}
+	switch {
+	case len(values) == 0:
+		return nil, false, false
+	case p.ContentType != "":
+		return values[0], true, len(values) > 1
+	case p.In == "path":
+		return param.Path(p.Param, p.shape, values[0]), true, false
+	}
+	return param.Header(p.Param, p.shape, values[0]), true, len(values) > 1
+}
+
+// cookies lists the values of a cookie as they were sent. The standard library
+// leaves out what is malformed, which a backend may read all the same.
+func cookies(r *http.Request, name string) (values []string) {
+	for _, line := range r.Header["Cookie"] {
+		for pair := range strings.SplitSeq(line, ";") {
+			n, v, _ := strings.Cut(pair, "=")
+			if strings.TrimSpace(n) != name {
+				continue
+			}
+			v = strings.TrimSpace(v)
+			if len(v) > 1 && v[0] == '"' && v[len(v)-1] == '"' {
+				v = v[1 : len(v)-1]
+			}
+			values = append(values, v)
+		}
+	}
+	return values
 }
 
 // check adds what is wrong with one parameter.
@@ -152,11 +180,16 @@ func (p *parameter) check(fields []gate.FieldError, v any, present, twice bool) 
 func (c *check) checkBody(ex *gate.Exchange, r *http.Request) *gate.Denial {
 	empty := r.ContentLength == 0 || r.Body == nil || r.Body == http.NoBody
 	if c.body == nil {
-		if !empty && r.Header.Get("Content-Type") != "" {
-			// What the contract does not know would reach the backend unchecked.
-			return &gate.Denial{Reason: gate.InputContentType, Detail: "The operation takes no request body."}
+		if empty {
+			return nil
 		}
-		return nil
+		if r.ContentLength < 0 { // perhaps a chunked nothing
+			if data, err := ex.Body(r, 0); err == nil && len(data) == 0 {
+				return nil
+			}
+		}
+		// What the contract does not know would reach the backend unchecked.
+		return &gate.Denial{Reason: gate.InputContentType, Detail: "The operation takes no request body."}
 	}
 	if empty {
 		if c.body.required {

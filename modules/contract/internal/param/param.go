@@ -222,20 +222,33 @@ func text(value, separator string, pairs bool, s *Shape) any {
 }
 
 func list(values []string, s *Shape) []any {
+	var items *Shape
+	if s != nil {
+		items = s.Items
+	}
 	out := make([]any, len(values))
 	for i, v := range values {
-		out[i] = Scalar(v, s.Items)
+		out[i] = Scalar(v, items)
 	}
 	return out
 }
 
-// Form reads a urlencoded body as the object its schema describes.
+// Form reads a urlencoded body as the object its schema describes. A member
+// that is there twice becomes a list, whatever the schema says: it must not be
+// judged by one of its values while a backend takes the other. An object is
+// written in JSON, says OpenAPI.
 func Form(s *Shape, form url.Values) any {
 	m := make(map[string]any, len(form))
 	for name, values := range form {
-		if member := s.member(name); member.is("array") {
+		switch member := s.member(name); {
+		case member.is("array") || len(values) > 1:
 			m[name] = list(values, member)
-		} else {
+		case member.is("object"):
+			m[name] = values[0]
+			if v, err := strictjson.Decode([]byte(values[0]), strictjson.Limits{}); err == nil {
+				m[name] = v
+			}
+		default:
 			m[name] = Scalar(values[0], member)
 		}
 	}

@@ -108,3 +108,24 @@ func FuzzQuery(f *testing.F) {
 		}
 	})
 }
+
+func TestForm(t *testing.T) {
+	s := &Shape{Members: map[string]*Shape{"n": integer, "list": integers, "o": object, "s": {Types: []string{"string"}}}}
+	for body, want := range map[string]map[string]any{
+		"n=1&s=x":         {"n": n("1"), "s": "x"},
+		"list=1":          {"list": []any{n("1")}},
+		"list=1&list=2":   {"list": []any{n("1"), n("2")}},
+		"s=user&s=admin":  {"s": []any{"user", "admin"}},
+		"zzz=1&zzz=2":     {"zzz": []any{"1", "2"}},
+		`o={"a":1}`:       {"o": map[string]any{"a": n("1")}},
+		`o={"a":1,"a":2}`: {"o": `{"a":1,"a":2}`},
+	} {
+		form, err := url.ParseQuery(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Form(s, form); !reflect.DeepEqual(got, any(want)) {
+			t.Errorf("%s: %#v", body, got)
+		}
+	}
+}

@@ -30,11 +30,17 @@ type param[V any] struct {
 // part is literal text, or a parameter when name is set.
 type part struct{ text, name string }
 
+// leaf is where templates of one shape end. Their methods differ; the names of
+// their parameters may, as in large public contracts they do.
 type leaf[V any] struct {
+	methods map[string]target[V]
+	allow   string
+}
+
+type target[V any] struct {
+	value    V
 	template string
 	names    []string // of its parameters, in order
-	methods  map[string]V
-	allow    string
 }
 
 // Match is one parameter of a request, decoded.
@@ -54,15 +60,15 @@ func (r *Router[V]) Add(method, template string, v V) error {
 		at = next
 	}
 	if at.leaf == nil {
-		at.leaf = &leaf[V]{template: template, names: paramNames(template), methods: make(map[string]V)}
+		at.leaf = &leaf[V]{methods: make(map[string]target[V])}
 	}
-	if at.leaf.template != template {
-		return fmt.Errorf("paths %q and %q cannot be told apart", at.leaf.template, template)
-	}
-	if _, twice := at.leaf.methods[method]; twice {
+	switch other, taken := at.leaf.methods[method]; {
+	case taken && other.template != template:
+		return fmt.Errorf("paths %q and %q cannot be told apart for %s", other.template, template, method)
+	case taken:
 		return fmt.Errorf("%s %s stands twice", method, template)
 	}
-	at.leaf.methods[method] = v
+	at.leaf.methods[method] = target[V]{v, template, paramNames(template)}
 	var allow []string
 	for m := range at.leaf.methods {
 		allow = append(allow, m)
@@ -92,7 +98,7 @@ func (n *node[V]) child(seg string) (*node[V], error) {
 	if !strings.ContainsAny(seg, "{}") {
 		plain, err := url.PathUnescape(seg)
 		if err != nil {
-			return nil, err
+			plain = seg // written as it is meant
 		}
 		if n.literals == nil {
 			n.literals = make(map[string]*node[V])
@@ -178,17 +184,17 @@ func (r *Router[V]) Find(method, path string, params []Match) (v V, _ []Match, a
 	if l == nil {
 		return v, params, "", NoPath
 	}
-	for i, name := range l.names {
-		params[len(params)-len(l.names)+i].Name = name
-	}
-	v, ok := l.methods[method]
+	t, ok := l.methods[method]
 	if !ok && method == "HEAD" {
-		v, ok = l.methods["GET"]
+		t, ok = l.methods["GET"]
 	}
 	if !ok {
 		return v, params, l.allow, NoMethod
 	}
-	return v, params, "", Found
+	for i, name := range t.names {
+		params[len(params)-len(t.names)+i].Name = name
+	}
+	return t.value, params, "", Found
 }
 
 // find prefers literals, and goes back when they lead nowhere. The tree is as

@@ -11,7 +11,7 @@ func TestFind(t *testing.T) {
 	var r Router[string]
 	for _, template := range []string{
 		"/", "/orders", "/orders/{id}", "/orders/{id}/items/{item}", "/orders/latest", "/orders/latest/{x}/y",
-		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/",
+		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/", "/100% sure",
 	} {
 		if err := r.Add("GET", template, template); err != nil {
 			t.Fatal(err)
@@ -40,6 +40,7 @@ func TestFind(t *testing.T) {
 		"/users/5/posts":                "/users/{userId}/posts userId=5",
 		"/users/5":                      "/users/{id} id=5",
 		"/sp%20ace":                     "/sp ace",
+		"/100%25%20sure":                "/100% sure",
 		"/trail/":                       "/trail/",
 		"/trail":                        "",
 		"/ORDERS":                       "",
@@ -63,6 +64,12 @@ func TestFind(t *testing.T) {
 	}
 	if v, _, _, result := r.Find("HEAD", "/orders", nil); result != Found || v != "/orders" {
 		t.Errorf("HEAD: %v %q", result, v)
+	}
+	if err := r.Add("PUT", "/users/{other}", "/users/{other}"); err != nil {
+		t.Error(err) // the same shape for another method
+	}
+	if v, params, _, _ := r.Find("PUT", "/users/5", nil); v != "/users/{other}" || params[0].Name != "other" {
+		t.Errorf("PUT: %q %v", v, params)
 	}
 	for _, template := range []string{"/users/{other}", "orders", "/x/{a}{b}", "/x/{", "/x/{}"} {
 		if err := r.Add("GET", template, ""); err == nil {

@@ -16,14 +16,20 @@ import (
 )
 
 // newer compiles 2019-09, 2020-12 and OpenAPI 3.1 by santhosh-tekuri/jsonschema.
-// Files of the contract are resources; nothing else can be loaded.
+// What belongs to the contract is a resource; nothing else can be loaded.
 type newer struct {
 	compiler *jsonschema.Compiler
-	added    map[string]bool
+	copies   *bundle
+	places   map[string]openapi.Node // of the copies, by URL
+	inPlace  bool                    // copies would not mean the same
+	added    map[string]bool         // files that are used as they are, by URL
 }
 
-// base is where the library sees the contract's files.
-const base = "contract:///"
+// Where the library sees the contract's files, and copies of its schemas.
+const (
+	base   = "contract:///"
+	copies = "copy:///"
+)
 
 func newNewer(d Dialect) *newer {
 	c := jsonschema.NewCompiler()
@@ -34,7 +40,12 @@ func newNewer(d Dialect) *newer {
 	c.AssertFormat()
 	c.UseLoader(refuse{})
 	c.UseRegexpEngine(func(p string) (jsonschema.Regexp, error) { return regexp.Compile(translate(p)) })
-	return &newer{compiler: c, added: make(map[string]bool)}
+	out := &newer{compiler: c, places: make(map[string]openapi.Node), added: make(map[string]bool)}
+	out.copies = &bundle{prefix: copies, names: make(map[string]string), define: func(name string, at openapi.Node, schema any) error {
+		out.places[copies+name] = at
+		return c.AddResource(copies+name, schema)
+	}}
+	return out
 }
 
 type refuse struct{}
@@ -44,7 +55,55 @@ func (refuse) Load(url string) (any, error) {
 	return nil, fmt.Errorf("%q is not part of the contract", strings.TrimPrefix(url, base))
 }
 
+// compile gives the library each schema that is referred to as a resource of
+// its own. Given whole documents, it copies its index of one for every pointer
+// into it, which takes minutes for the largest public contracts.
 func (c *newer) compile(n openapi.Node) (Schema, error) {
+	if !c.inPlace {
+		s, err := c.compileCopy(n)
+		if err == nil {
+			return &compiled{s}, nil
+		}
+		if !errors.Is(err, errNamed) {
+			return nil, err
+		}
+		c.inPlace = true
+	}
+	s, err := c.compileInPlace(n)
+	if err != nil {
+		return nil, err
+	}
+	return &compiled{s}, nil
+}
+
+func (c *newer) compileCopy(n openapi.Node) (*jsonschema.Schema, error) {
+	name := c.copies.name(n)
+	if err := c.copies.rest(); err != nil {
+		return nil, err
+	}
+	s, err := c.compiler.Compile(copies + name)
+	if invalid, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
+		return nil, c.located(invalid)
+	}
+	return s, err
+}
+
+// located puts a schema's fault at its line.
+func (c *newer) located(invalid *jsonschema.SchemaValidationError) error {
+	url, _, _ := strings.Cut(invalid.URL, "#")
+	n, ok := c.places[url]
+	var why *jsonschema.ValidationError
+	if !ok || !errors.As(invalid.Err, &why) {
+		return invalid
+	}
+	for len(why.Causes) > 0 {
+		why = why.Causes[0]
+	}
+	n.Pointer += at(why.InstanceLocation)
+	return n.Errorf("%s %s", n.Pointer, describe(why.ErrorKind))
+}
+
+func (c *newer) compileInPlace(n openapi.Node) (*jsonschema.Schema, error) {
 	for _, f := range n.Files.List() {
 		url := address(f)
 		if c.added[url] {
@@ -55,11 +114,7 @@ func (c *newer) compile(n openapi.Node) (Schema, error) {
 			return nil, err
 		}
 	}
-	s, err := c.compiler.Compile(address(n.File) + "#" + n.Pointer)
-	if err != nil {
-		return nil, err
-	}
-	return &compiled{s}, nil
+	return c.compiler.Compile(address(n.File) + "#" + n.Pointer)
 }
 
 // address keeps the place of a file relative to others, which references use.
@@ -67,7 +122,7 @@ func address(f *openapi.File) string {
 	return base + strings.TrimLeft(strings.ReplaceAll(f.Name, "\\", "/"), "/")
 }
 
-// withoutReadOnly copies a document with notRequired applied everywhere.
+// withoutReadOnly copies a document with read-only members not required.
 func withoutReadOnly(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -75,7 +130,12 @@ func withoutReadOnly(v any) any {
 		for name, item := range v {
 			out[name] = withoutReadOnly(item)
 		}
-		notRequired(out)
+		members, _ := v["properties"].(map[string]any)
+		dropReadOnly(out, func(name string) bool {
+			member, _ := members[name].(map[string]any)
+			ro, _ := member["readOnly"].(bool)
+			return ro
+		})
 		return out
 	case []any:
 		out := make([]any, len(v))

@@ -19,7 +19,11 @@ type older struct{ schema *gojsonschema.Schema }
 // that the library has nothing to load: it would follow references to the
 // network and to files.
 func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
-	b := &bundle{openapi30: d == OpenAPI30, names: make(map[string]string), definitions: make(map[string]any)}
+	definitions := make(map[string]any)
+	b := &bundle{
+		older: true, openapi30: d == OpenAPI30, names: make(map[string]string), prefix: "#/definitions/",
+		define: func(name string, _ openapi.Node, schema any) error { definitions[name] = schema; return nil },
+	}
 	root, err := b.schema(n)
 	if err != nil {
 		return nil, err
@@ -34,8 +38,8 @@ func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
 	if _, ref := m["$ref"]; ref {
 		m = map[string]any{"allOf": []any{m}} // siblings of $ref are ignored
 	}
-	if len(b.definitions) > 0 {
-		m["definitions"] = b.definitions
+	if len(definitions) > 0 {
+		m["definitions"] = definitions
 	}
 	delete(m, "$schema")
 	delete(m, "$id")
@@ -160,130 +164,6 @@ func sentence(e gojsonschema.ResultError) string {
 		return "must not match the schema"
 	}
 	return "does not match the schema"
-}
-
-// bundle copies a schema and what it refers to.
-type bundle struct {
-	openapi30   bool
-	names       map[string]string // of definitions, by place
-	definitions map[string]any
-	pending     []openapi.Node
-}
-
-// rest copies what was referred to, and what that refers to.
-func (b *bundle) rest() error {
-	for len(b.pending) > 0 {
-		n := b.pending[0]
-		b.pending = b.pending[1:]
-		v, err := b.schema(n)
-		if err != nil {
-			return err
-		}
-		b.definitions[b.names[n.File.Name+"#"+n.Pointer]] = v
-	}
-	return nil
-}
-
-// schema copies one schema, with references turned to the bundle's own.
-func (b *bundle) schema(n openapi.Node) (any, error) {
-	m, ok := n.Value.(map[string]any)
-	if !ok {
-		return n.Value, nil
-	}
-	if _, ok := m["$ref"].(string); ok {
-		target, err := n.Step()
-		if err != nil {
-			return nil, err
-		}
-		key := target.File.Name + "#" + target.Pointer
-		name, known := b.names[key]
-		if !known {
-			name = "d" + strconv.Itoa(len(b.names))
-			b.names[key] = name
-			b.pending = append(b.pending, target)
-		}
-		return map[string]any{"$ref": "#/definitions/" + name}, nil
-	}
-	out := make(map[string]any, len(m))
-	for word := range m {
-		child, _ := n.Child(word)
-		v, err := b.keyword(word, child)
-		if err != nil {
-			return nil, err
-		}
-		out[word] = v
-	}
-	delete(out, "definitions") // copied where they are referred to
-	delete(out, "$id")
-	delete(out, "id")
-	notRequired(out)
-	if b.openapi30 {
-		translate30(out)
-	}
-	return out, nil
-}
-
-// keyword copies the value of one keyword, which may hold schemas.
-func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
-	if word == "enum" || word == "const" || word == "default" || word == "example" || word == "required" {
-		return n.Value, nil
-	}
-	switch v := n.Value.(type) {
-	case []any:
-		list := make([]any, len(v))
-		for i := range v {
-			c, _ := n.Child(strconv.Itoa(i))
-			item, err := b.schema(c)
-			if err != nil {
-				return nil, err
-			}
-			list[i] = item
-		}
-		return list, nil
-	case map[string]any:
-		if !slices.Contains(deeperMap, word) && !slices.Contains(inPlaceMap, word) {
-			return b.schema(n)
-		}
-		out := make(map[string]any, len(v))
-		for name := range v {
-			c, _ := n.Child(name)
-			item, err := b.schema(c)
-			if err != nil {
-				return nil, err
-			}
-			if word == "patternProperties" {
-				name = translate(name)
-			}
-			out[name] = item
-		}
-		return out, nil
-	case string:
-		if word == "pattern" {
-			return translate(v), nil
-		}
-	}
-	return n.Value, nil
-}
-
-// notRequired takes members that are read-only out of required: a request does
-// not have to send them.
-func notRequired(m map[string]any) {
-	required, _ := m["required"].([]any)
-	members, _ := m["properties"].(map[string]any)
-	if len(required) == 0 || len(members) == 0 {
-		return
-	}
-	var kept []any
-	for _, name := range required {
-		s, _ := name.(string)
-		member, _ := members[s].(map[string]any)
-		if ro, _ := member["readOnly"].(bool); !ro {
-			kept = append(kept, name)
-		}
-	}
-	if m["required"] = kept; len(kept) == 0 {
-		delete(m, "required") // draft 4 wants at least one
-	}
 }
 
 // translate30 says in draft 4 what OpenAPI 3.0 says in words of its own.

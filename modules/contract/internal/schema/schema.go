@@ -108,3 +108,12 @@ func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 	c.ready[key] = s
 	return s, nil
 }
+
+// Finish lets go of the contract's files. The compiled schemas stay; no more
+// may be compiled.
+func (c *Compiler) Finish() {
+	for _, v := range c.graph.all {
+		v.at = openapi.Node{}
+	}
+	c.graph = nil
+}

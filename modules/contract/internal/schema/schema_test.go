@@ -206,3 +206,38 @@ func TestSuite(t *testing.T) {
 		})
 	}
 }
+
+// TestReadOnlyThroughReferences: a read-only member need not be sent, wherever
+// it says that it is one.
+func TestReadOnlyThroughReferences(t *testing.T) {
+	for _, word := range []string{`"definitions"`, `"$anchor":"x","definitions"`} { // copied, and in place
+		for _, d := range []Dialect{OpenAPI30, Draft2020} {
+			s, err := compileText(t, d, `{`+word+`:{"id":{"type":"string","readOnly":true},"o":{"required":["at","n"],"properties":{"at":{"readOnly":true},"n":{}}}},
+				"required":["o","n"],"properties":{"o":{"$ref":"#/definitions/o"},"n":{}}}`)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.Validate(decode(t, `{"o":{"n":1},"n":1}`)); got != nil {
+				t.Errorf("%s, dialect %d: %v", word, d, got)
+			}
+			if got := s.Validate(decode(t, `{"o":{"at":1},"n":1}`)); got == nil {
+				t.Errorf("%s, dialect %d: a member that is missing is not missed", word, d)
+			}
+		}
+	}
+	for _, d := range []Dialect{OpenAPI30, Draft2020} {
+		s, err := compileText(t, d, `{"definitions":{"id":{"type":"string","readOnly":true}},"required":["id"],"properties":{"id":{"$ref":"#/definitions/id"}}}`)
+		if err != nil || s.Validate(decode(t, `{}`)) != nil {
+			t.Errorf("dialect %d: behind a reference: %v", d, err)
+		}
+	}
+}
+
+// TestFaultsHaveLines: a schema that is none is named with its line, also when
+// others refer to it.
+func TestFaultsHaveLines(t *testing.T) {
+	_, err := compileText(t, Draft2020, "{\n\"$defs\":{\n\"a\":{\n\"properties\":{\n\"x\":{\"type\":\"strin\"}}}},\n\"items\":{\"$ref\":\"#/$defs/a\"}}")
+	if err == nil || !strings.Contains(err.Error(), "schema.json:5: /$defs/a/properties/x/type") {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,171 @@
+package schema
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+)
+
+// bundle copies schemas and what they refer to, so that the libraries find
+// everything they need in what they are given, in the shape they like best.
+type bundle struct {
+	older     bool // siblings of $ref do not count
+	openapi30 bool
+	prefix    string            // of the references the copies use
+	names     map[string]string // of the copies, by place
+	define    func(name string, at openapi.Node, schema any) error
+	pending   []openapi.Node
+}
+
+// errNamed means that a schema is referred to by a name rather than a pointer,
+// which depends on where it stands: such documents are used as they are.
+var errNamed = errors.New("the schema uses names")
+
+// name is what a schema's copy is called; it will be copied.
+func (b *bundle) name(n openapi.Node) string {
+	key := n.File.Name + "#" + n.Pointer
+	name, known := b.names[key]
+	if !known {
+		name = "d" + strconv.Itoa(len(b.names))
+		b.names[key] = name
+		b.pending = append(b.pending, n)
+	}
+	return name
+}
+
+// rest copies what was referred to, and what that refers to.
+func (b *bundle) rest() error {
+	for len(b.pending) > 0 {
+		n := b.pending[0]
+		b.pending = b.pending[1:]
+		v, err := b.schema(n)
+		if err != nil {
+			return err
+		}
+		if err := b.define(b.names[n.File.Name+"#"+n.Pointer], n, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// schema copies one schema, with references turned to the bundle's own.
+func (b *bundle) schema(n openapi.Node) (any, error) {
+	m, ok := n.Value.(map[string]any)
+	if !ok {
+		return n.Value, nil
+	}
+	out := make(map[string]any, len(m))
+	if ref, ok := m["$ref"].(string); ok {
+		if !b.older && isName(ref) {
+			return nil, errNamed
+		}
+		target, err := n.Step()
+		if err != nil {
+			return nil, err
+		}
+		out["$ref"] = b.prefix + b.name(target)
+		if b.older {
+			return out, nil
+		}
+	}
+	for word := range m {
+		switch word {
+		case "$ref":
+			continue
+		case "definitions", "$defs": // copied where they are referred to
+			continue
+		case "$id", "id", "$anchor", "$dynamicAnchor", "$dynamicRef", "$recursiveAnchor", "$recursiveRef":
+			if !b.older && word != "id" {
+				return nil, errNamed
+			}
+			continue
+		}
+		child, _ := n.Child(word)
+		v, err := b.keyword(word, child)
+		if err != nil {
+			return nil, err
+		}
+		out[word] = v
+	}
+	b.notRequired(n, out)
+	if b.openapi30 {
+		translate30(out)
+	}
+	return out, nil
+}
+
+// keyword copies the value of one keyword, which may hold schemas.
+func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
+	switch word {
+	case "enum", "const", "default", "example", "examples", "required":
+		return n.Value, nil
+	}
+	switch v := n.Value.(type) {
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			c, _ := n.Child(strconv.Itoa(i))
+			item, err := b.schema(c)
+			if err != nil {
+				return nil, err
+			}
+			list[i] = item
+		}
+		return list, nil
+	case map[string]any:
+		if !slices.Contains(deeperMap, word) && !slices.Contains(inPlaceMap, word) && word != "dependentRequired" {
+			return b.schema(n)
+		}
+		out := make(map[string]any, len(v))
+		for name := range v {
+			c, _ := n.Child(name)
+			item, err := b.schema(c)
+			if err != nil {
+				return nil, err
+			}
+			if word == "patternProperties" && b.older {
+				name = translate(name)
+			}
+			out[name] = item
+		}
+		return out, nil
+	case string:
+		if word == "pattern" && b.older {
+			return translate(v), nil
+		}
+	}
+	return n.Value, nil
+}
+
+// notRequired takes members that are read-only out of required: a request does
+// not have to send them.
+func (b *bundle) notRequired(n openapi.Node, out map[string]any) {
+	members, _ := n.Child("properties")
+	dropReadOnly(out, func(name string) bool {
+		member, ok, err := members.Get(name)
+		if direct, _ := members.Child(name); direct.Flag("readOnly", false) {
+			return true
+		}
+		return ok && err == nil && member.Flag("readOnly", false)
+	})
+}
+
+// dropReadOnly takes members out of required.
+func dropReadOnly(m map[string]any, readOnly func(string) bool) {
+	required, _ := m["required"].([]any)
+	if len(required) == 0 {
+		return
+	}
+	var kept []any
+	for _, name := range required {
+		if s, ok := name.(string); !ok || !readOnly(s) {
+			kept = append(kept, name)
+		}
+	}
+	if m["required"] = kept; len(kept) == 0 {
+		delete(m, "required") // draft 4 wants at least one
+	}
+}
