@@ -91,8 +91,14 @@ func (b *bundle) schema(n openapi.Node) (any, error) {
 		out[word] = v
 	}
 	b.notRequired(n, out)
+	format, _ := m["format"].(string)
+	if b.older {
+		if delete(out, "format"); formats[format] != nil {
+			out["format"] = olderPrefix + format
+		}
+	}
 	if b.openapi30 {
-		translate30(out)
+		translate30(out, format)
 	}
 	return out, nil
 }

@@ -21,6 +21,8 @@ type newer struct {
 	compiler *jsonschema.Compiler
 	copies   *bundle
 	places   map[string]openapi.Node // of the copies, by URL
+	copied   map[string]any          // the copies, by URL
+	short    *shortener
 	inPlace  bool                    // copies would not mean the same
 	added    map[string]bool         // files that are used as they are, by URL
 }
@@ -38,11 +40,16 @@ func newNewer(d Dialect) *newer {
 		c.DefaultDraft(jsonschema.Draft2019)
 	}
 	c.AssertFormat()
+	register(c)
 	c.UseLoader(refuse{})
 	c.UseRegexpEngine(func(p string) (jsonschema.Regexp, error) { return regexp.Compile(translate(p)) })
-	out := &newer{compiler: c, places: make(map[string]openapi.Node), added: make(map[string]bool)}
+	out := &newer{compiler: c, places: make(map[string]openapi.Node), copied: make(map[string]any), added: make(map[string]bool)}
+	out.short = &shortener{known: make(map[string]*node), resolve: func(ref string) (any, bool) {
+		schema, ok := out.copied[ref]
+		return schema, ok
+	}}
 	out.copies = &bundle{prefix: copies, names: make(map[string]string), define: func(name string, at openapi.Node, schema any) error {
-		out.places[copies+name] = at
+		out.places[copies+name], out.copied[copies+name] = at, schema
 		return c.AddResource(copies+name, schema)
 	}}
 	return out
@@ -60,9 +67,10 @@ func (refuse) Load(url string) (any, error) {
 // into it, which takes minutes for the largest public contracts.
 func (c *newer) compile(n openapi.Node) (Schema, error) {
 	if !c.inPlace {
-		s, err := c.compileCopy(n)
+		name := copies + c.copies.name(n)
+		s, err := c.compileCopy(name)
 		if err == nil {
-			return &compiled{s}, nil
+			return withShortcut(&compiled{s}, c.short.shorten(map[string]any{"$ref": name})), nil
 		}
 		if !errors.Is(err, errNamed) {
 			return nil, err
@@ -76,12 +84,11 @@ func (c *newer) compile(n openapi.Node) (Schema, error) {
 	return &compiled{s}, nil
 }
 
-func (c *newer) compileCopy(n openapi.Node) (*jsonschema.Schema, error) {
-	name := c.copies.name(n)
+func (c *newer) compileCopy(name string) (*jsonschema.Schema, error) {
 	if err := c.copies.rest(); err != nil {
 		return nil, err
 	}
-	s, err := c.compiler.Compile(copies + name)
+	s, err := c.compiler.Compile(name)
 	if invalid, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		return nil, c.located(invalid)
 	}

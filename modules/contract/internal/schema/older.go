@@ -38,12 +38,12 @@ func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
 	if _, ref := m["$ref"]; ref {
 		m = map[string]any{"allOf": []any{m}} // siblings of $ref are ignored
 	}
-	if len(definitions) > 0 {
-		m["definitions"] = definitions
-	}
 	delete(m, "$schema")
-	delete(m, "$id")
-	delete(m, "id")
+	short := &shortener{older: true, known: make(map[string]*node), resolve: func(ref string) (any, bool) {
+		schema, ok := definitions[strings.TrimPrefix(ref, b.prefix)]
+		return schema, ok
+	}}
+	quick := short.shorten(m)
 	loader := gojsonschema.NewSchemaLoader()
 	loader.AutoDetect = false
 	switch d {
@@ -54,11 +54,14 @@ func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
 	default:
 		loader.Draft = gojsonschema.Draft4
 	}
+	if len(definitions) > 0 {
+		m["definitions"] = definitions
+	}
 	s, err := loader.Compile(gojsonschema.NewRawLoader(any(m)))
 	if err != nil {
 		return nil, err
 	}
-	return &older{s}, nil
+	return withShortcut(&older{s}, quick), nil
 }
 
 // Validate reports what the library finds, in words of our own.
@@ -149,7 +152,7 @@ func sentence(e gojsonschema.ResultError) string {
 	case "pattern":
 		return "must match the pattern " + word("pattern")
 	case "format":
-		return "must be in the format " + word("format")
+		return "must be in the format " + strings.TrimPrefix(word("format"), olderPrefix)
 	case "enum":
 		return "must be one of " + word("allowed")
 	case "const":
@@ -167,15 +170,13 @@ func sentence(e gojsonschema.ResultError) string {
 }
 
 // translate30 says in draft 4 what OpenAPI 3.0 says in words of its own.
-func translate30(m map[string]any) {
+func translate30(m map[string]any, format string) {
 	for _, word := range []string{"example", "examples", "xml", "discriminator", "externalDocs", "deprecated"} {
 		delete(m, word)
 	}
-	switch m["format"] {
-	case "int32":
-		bound(m, "-2147483648", "2147483647")
-	case "int64":
-		bound(m, "-9223372036854775808", "9223372036854775807")
+	if size, ok := intFormats[format]; ok {
+		least, most := size.bounds()
+		within(m, least, most)
 	}
 	nullable, _ := m["nullable"].(bool)
 	delete(m, "nullable")
@@ -191,8 +192,8 @@ func translate30(m map[string]any) {
 	}
 }
 
-// bound sets what a format implies, unless the schema says more.
-func bound(m map[string]any, least, most json.Number) {
+// within sets what a format implies, unless the schema says more.
+func within(m map[string]any, least, most json.Number) {
 	if _, own := m["minimum"]; !own {
 		m["minimum"] = least
 	}
