@@ -80,6 +80,8 @@ func TestReadErrors(t *testing.T) {
 		"a: 1\na: 2":                "api.yaml:2: \"a\" stands twice",
 		"[1]":                       "not an object",
 		"{\"a\":\n 1,}":             "api.yaml:2:",
+		"a: 1\nb: [1e-5000]":        "api.yaml:2: number with too large an exponent",
+		"{\n\"a\":\n1e999999}":      "api.yaml:2: number with too large an exponent",
 		"{} {}":                     "behind the document",
 		"swagger: \"2.0\"":          "Swagger 2.0 is not supported",
 		"info: {}":                  "no member openapi",

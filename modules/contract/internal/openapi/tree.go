@@ -19,6 +19,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
 )
 
 // maxNodes bounds a document with its aliases expanded.
@@ -45,7 +47,10 @@ func ReadFile(name string) (*File, error) {
 func ReadBytes(name string, data []byte) (*File, error) {
 	f := &File{Name: name, Data: data, lines: make(map[string]int)}
 	if trimmed := bytes.TrimLeft(data, " \t\r\n\ufeff"); len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
-		return f, f.readJSON(trimmed, len(data)-len(trimmed))
+		if err := f.readJSON(trimmed, len(data)-len(trimmed)); err != nil {
+			return nil, err
+		}
+		return f, f.checkNumbers(f.Root, "")
 	}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -60,7 +65,31 @@ func ReadBytes(name string, data []byte) (*File, error) {
 		return nil, err
 	}
 	f.Root = root
-	return f, nil
+	return f, f.checkNumbers(root, "")
+}
+
+// checkNumbers refuses numbers that a schema library would calculate with for
+// seconds, or panic on.
+func (f *File) checkNumbers(v any, pointer string) error {
+	switch v := v.(type) {
+	case json.Number:
+		if _, err := strictjson.Decode([]byte(v), strictjson.Limits{}); err != nil {
+			return fmt.Errorf("%s:%d: %w", f.Name, f.Line(pointer), err)
+		}
+	case map[string]any:
+		for name, item := range v {
+			if err := f.checkNumbers(item, pointer+"/"+Escape(name)); err != nil {
+				return err
+			}
+		}
+	case []any:
+		for i, item := range v {
+			if err := f.checkNumbers(item, pointer+"/"+strconv.Itoa(i)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (f *File) readJSON(data []byte, skipped int) error {
