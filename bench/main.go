@@ -20,8 +20,9 @@ import (
 func main() {
 	var (
 		caddy  = flag.String("caddy", "", "the binary to measure")
-		rounds = flag.Int("rounds", 7, "rounds; medians are taken over them")
-		length = flag.Duration("length", 2*time.Second, "length of one run")
+		core   = flag.String("core", "", "the core that the gateways run on, by taskset")
+		rounds = flag.Int("rounds", 41, "rounds; medians are taken over them")
+		length = flag.Duration("length", 500*time.Millisecond, "length of one run")
 		conns  = flag.Int("conns", 16, "connections that send one request after another")
 		only   = flag.String("only", "", "measure only the sets whose name contains this")
 		role   = flag.String("upstream", "", "serve as the upstream on this address and nothing else")
@@ -32,7 +33,7 @@ func main() {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, *caddy, *rounds, *length, *conns, *only)
+	err := run(ctx, *caddy, *core, *rounds, *length, *conns, *only)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -50,7 +51,7 @@ func serveUpstream(addr string) {
 	_ = srv.ListenAndServe()
 }
 
-func run(ctx context.Context, caddy string, rounds int, length time.Duration, conns int, only string) error {
+func run(ctx context.Context, caddy, core string, rounds int, length time.Duration, conns int, only string) error {
 	dir, err := os.MkdirTemp("", "gatehouse-bench")
 	if err != nil {
 		return err
@@ -72,12 +73,16 @@ func run(ctx context.Context, caddy string, rounds int, length time.Duration, co
 	}
 	defer func() { _ = up.Process.Kill(); _ = up.Wait() }()
 
-	fmt.Printf("%s, %d CPUs, %s/%s, %s\n%d rounds of %v, %d connections\n", cpuModel(), runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version(), rounds, length, conns)
+	cores := "gateway, load and upstream share all cores"
+	if core != "" {
+		cores = "the gateway has a core of its own"
+	}
+	fmt.Printf("%s, %d CPUs, %s/%s, %s\n%d rounds of %v, %d connections; "+cores+"\n", cpuModel(), cpus(), runtime.GOOS, runtime.GOARCH, runtime.Version(), rounds, length, conns)
 	for _, set := range sets(token) {
 		if !strings.Contains(set.name, only) {
 			continue
 		}
-		if err := measure(ctx, dir, caddy, upstream, set, rounds, length, conns); err != nil {
+		if err := measure(ctx, dir, caddy, core, upstream, set, rounds, length, conns); err != nil {
 			return fmt.Errorf("%s: %w", set.name, err)
 		}
 	}
@@ -85,13 +90,13 @@ func run(ctx context.Context, caddy string, rounds int, length time.Duration, co
 }
 
 // measure runs one set of scenarios and prints its table.
-func measure(ctx context.Context, dir, caddy, upstream string, set set, rounds int, length time.Duration, conns int) error {
+func measure(ctx context.Context, dir, caddy, core, upstream string, set set, rounds int, length time.Duration, conns int) error {
 	if set.conns > 0 {
 		conns = set.conns
 	}
 	gateways := make([]*process, len(set.scenarios))
 	for i, s := range set.scenarios {
-		p, err := launch(ctx, dir, caddy, strconv.Itoa(i), s.caddyfile, upstream)
+		p, err := launch(ctx, dir, caddy, core, strconv.Itoa(i), s.caddyfile, upstream)
 		if err != nil {
 			return fmt.Errorf("starting %q: %w", s.name, err)
 		}
@@ -157,6 +162,12 @@ func cpuModel() string {
 		}
 	}
 	return "unknown CPU"
+}
+
+// cpus counts those of the machine: this process may be held to some of them.
+func cpus() int {
+	data, _ := os.ReadFile("/proc/cpuinfo")
+	return max(strings.Count(string(data), "\nprocessor\t")+1, runtime.NumCPU())
 }
 
 // join puts a file of the bench directory's own beside the Caddyfiles.

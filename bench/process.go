@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,8 +25,9 @@ type process struct {
 	addr string
 }
 
-// launch starts a gateway and waits until it answers.
-func launch(ctx context.Context, dir, caddy, name, site, upstream string) (*process, error) {
+// launch starts a gateway, on a core of its own if one is named, and waits until
+// it answers.
+func launch(ctx context.Context, dir, caddy, core, name, site, upstream string) (*process, error) {
 	addr := freeAddr()
 	file := join(dir, "Caddyfile"+name)
 	global, body, _ := strings.Cut(site, "---\n")
@@ -37,7 +39,11 @@ func launch(ctx context.Context, dir, caddy, name, site, upstream string) (*proc
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, caddy, "run", "--config", file, "--adapter", "caddyfile")
+	argv := []string{caddy, "run", "--config", file, "--adapter", "caddyfile"}
+	if core != "" {
+		argv = append([]string{"taskset", "-c", core}, argv...)
+	}
+	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stderr, cmd.Dir = log, dir
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -57,16 +63,18 @@ func launch(ctx context.Context, dir, caddy, name, site, upstream string) (*proc
 
 func (p *process) kill() { _ = p.cmd.Process.Kill(); _ = p.cmd.Wait() }
 
-// cpu is the user and system time the process has used.
+// cpu is the time that the process's threads have run, which the scheduler
+// counts in nanoseconds.
 func (p *process) cpu() time.Duration {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	if err != nil {
-		return 0
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.cmd.Process.Pid))
+	var sum time.Duration
+	for _, name := range files {
+		data, _ := os.ReadFile(name)
+		ran, _, _ := bytes.Cut(data, []byte(" "))
+		ns, _ := strconv.ParseInt(string(ran), 10, 64)
+		sum += time.Duration(ns)
 	}
-	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	user, _ := strconv.Atoi(fields[11])
-	system, _ := strconv.Atoi(fields[12])
-	return time.Duration(user+system) * 10 * time.Millisecond // USER_HZ is 100 on Linux
+	return sum
 }
 
 // memory is the process's resident set in MiB.

@@ -38,27 +38,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// decide finds out what can be inspected and asks the engine.
+// decide makes what is inspected out of the request and asks the engine.
 func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, _ *gate.Denial) {
-	contentType, inspect := classify(r.Header.Get("Content-Type"))
-	req := &waf.Request{
-		Client: ex.Client, Method: r.Method, URI: r.URL.RequestURI(), Proto: r.Proto, Host: r.Host,
-		Headers: headers(ex, r, contentType),
+	req, rule, denial := h.request(ex, r)
+	if denial != nil {
+		return rule, denial
 	}
-	if inspect {
-		body, err := ex.Body(r, h.MaxBody)
-		switch {
-		case err == nil:
-			req.Body = body
-		case errors.Is(err, gate.ErrBodyTooLarge):
-			if h.Oversize == "refuse" {
-				return "max_body", &gate.Denial{Reason: gate.FirewallBodyTooLarge, Err: err}
-			}
-		default:
-			return "body", &gate.Denial{Reason: gate.FirewallBodyUnreadable, Err: err}
-		}
-	}
-
 	v, err := h.inspect(req)
 	if err != nil {
 		return "", &gate.Denial{Reason: gate.FirewallFailed, Err: err}
@@ -75,6 +60,28 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, _ *ga
 	return "", nil
 }
 
+// request is what the rules see of a request, or why it cannot be inspected.
+func (h *Handler) request(ex *gate.Exchange, r *http.Request) (_ *waf.Request, rule string, _ *gate.Denial) {
+	contentType, inspect := classify(r.Header.Get("Content-Type"))
+	req := &waf.Request{
+		Client: ex.Client, Method: r.Method, URI: r.URL.RequestURI(), Proto: r.Proto, Host: r.Host,
+		Headers: headers(ex, r, contentType),
+	}
+	if !inspect {
+		return req, "", nil
+	}
+	body, err := ex.Body(r, h.MaxBody)
+	switch {
+	case err == nil:
+		req.Body = body
+	case !errors.Is(err, gate.ErrBodyTooLarge):
+		return nil, "body", &gate.Denial{Reason: gate.FirewallBodyUnreadable, Err: err}
+	case h.Oversize == "refuse":
+		return nil, "max_body", &gate.Denial{Reason: gate.FirewallBodyTooLarge, Err: err}
+	}
+	return req, "", nil
+}
+
 // inspect keeps a panic of the engine from looking like a failure elsewhere.
 func (h *Handler) inspect(req *waf.Request) (v waf.Verdict, err error) {
 	defer func() {
@@ -89,7 +96,7 @@ func (h *Handler) inspect(req *waf.Request) (v waf.Verdict, err error) {
 // place of its own, a credential that was already proven genuine, and what the
 // gateway itself has put there for the upstream.
 func headers(ex *gate.Exchange, r *http.Request, contentType string) []waf.Header {
-	list := make([]waf.Header, 0, len(r.Header))
+	list := make([]waf.Header, 0, len(r.Header)+1)
 	for name, values := range r.Header {
 		switch {
 		case name == "Authorization" && ex.Principal != nil && ex.Principal.Method == gate.Bearer:
@@ -99,6 +106,9 @@ func headers(ex *gate.Exchange, r *http.Request, contentType string) []waf.Heade
 		default:
 			list = append(list, waf.Header{Name: name, Values: values})
 		}
+	}
+	if r.TransferEncoding != nil { // Go's server takes it out of the header
+		list = append(list, waf.Header{Name: "Transfer-Encoding", Values: r.TransferEncoding})
 	}
 	return list
 }

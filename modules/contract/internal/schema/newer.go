@@ -23,8 +23,8 @@ type newer struct {
 	places   map[string]openapi.Node // of the copies, by URL
 	copied   map[string]any          // the copies, by URL
 	short    *shortener
-	inPlace  bool                    // copies would not mean the same
-	added    map[string]bool         // files that are used as they are, by URL
+	inPlace  bool            // copies would not mean the same
+	added    map[string]bool // files that are used as they are, by URL
 }
 
 // Where the library sees the contract's files, and copies of its schemas.

@@ -38,11 +38,13 @@ const (
 // directives are the settings in SecLang. They say what Coraza's own
 // recommended file says, not what the copy beside the Core Rule Set says: that
 // one lets a request with more arguments than Coraza keeps pass uninspected.
+// The prefilter of regular expressions stays off: it saves a tenth of the time
+// and misses attacks that 932311 and 942220 know.
 func (s *Settings) directives() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 SecRuleEngine On
-SecRxPreFilter On
+SecRxPreFilter Off
 SecRequestBodyAccess On
 SecResponseBodyAccess Off
 SecAuditEngine Off

@@ -54,38 +54,56 @@ type WAF struct{ engine coraza.WAF }
 // collector takes them when the last is done.
 func (*WAF) Destruct() error { return nil }
 
-// Inspect runs the rules for request headers and body.
+// Inspect runs the rules for request headers and body, until one refuses.
 func (w *WAF) Inspect(r *Request) (Verdict, error) {
 	tx := w.engine.NewTransaction()
 	defer func() { _ = tx.Close() }() // its error is of temporary files, which we have none
+	it, err := run(tx, r)
+	if err != nil || it == nil {
+		return Verdict{}, err
+	}
+	return verdict(tx, it), nil
+}
 
+// Matches lists the rules that match, whether they refuse or not.
+func (w *WAF) Matches(r *Request) ([]int, error) {
+	tx := w.engine.NewTransaction()
+	defer func() { _ = tx.Close() }()
+	_, err := run(tx, r)
+	var ids []int
+	for _, m := range tx.MatchedRules() {
+		ids = append(ids, m.Rule().ID())
+	}
+	return ids, err
+}
+
+func run(tx types.Transaction, r *Request) (*types.Interruption, error) {
 	tx.ProcessConnection(r.Client.String(), 0, "", 0)
 	tx.ProcessURI(r.URI, r.Method, r.Proto)
 	tx.SetServerName(r.Host)
-	tx.AddRequestHeader("Host", r.Host)
+	if r.Host != "" {
+		tx.AddRequestHeader("Host", r.Host)
+	}
 	for _, h := range r.Headers {
 		for _, v := range h.Values {
 			tx.AddRequestHeader(h.Name, v)
 		}
 	}
 	if it := tx.ProcessRequestHeaders(); it != nil {
-		return verdict(tx, it), nil
+		return it, nil
 	}
 	if len(r.Body) > 0 {
 		if it, _, err := tx.WriteRequestBody(r.Body); err != nil {
-			return Verdict{}, fmt.Errorf("buffering the body: %w", err)
+			return nil, fmt.Errorf("buffering the body: %w", err)
 		} else if it != nil {
-			return verdict(tx, it), nil
+			return it, nil
 		}
 	}
 	it, err := tx.ProcessRequestBody()
 	if err != nil {
-		return Verdict{}, fmt.Errorf("evaluating the body: %w", err)
+		return nil, fmt.Errorf("evaluating the body: %w", err)
 	}
-	if it != nil {
-		return verdict(tx, it), nil
-	}
-	return Verdict{}, nil
+	return it, nil
 }
 
 func verdict(tx types.Transaction, it *types.Interruption) Verdict {
