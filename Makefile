@@ -11,6 +11,7 @@ run: ## run the quickstart: a gateway before a small API, on http://localhost:80
 
 test: deps ## install what the tests need and run them all, with the race detector
 	go test -race -timeout 20m ./...
+	go test -run TestCoreRuleSet ./modules/firewall # all of it: a fortieth runs under the race detector
 
 lint: ## vet and lint
 	go vet ./...

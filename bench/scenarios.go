@@ -38,6 +38,20 @@ type set struct {
 const (
 	plain = "---\nreverse_proxy UPSTREAM"
 
+	// told is what of the gateway's cost is that of its headers: proxying,
+	// logging and writing them is Caddy's own work.
+	told = "---\n" + `route {
+	request_header X-Request-Id rmtbjkqrxcg6e0g4tc60y04v
+	request_header X-Gatehouse-Subject user-8f14e45f
+	request_header X-Gatehouse-Tenant acme
+	request_header X-Gatehouse-Roles "user admin"
+	request_header X-Gatehouse-Scopes "orders:read orders:write"
+	header >X-Request-Id rmtbjkqrxcg6e0g4tc60y04v
+	header Ratelimit "\"free\";r=99999999;t=1"
+	header Ratelimit-Policy "\"free\";q=100000000;w=60"
+	reverse_proxy UPSTREAM
+}`
+
 	globals = `identity {
 	issuer main https://id.example.com {
 		jwks jwks.json
@@ -70,6 +84,7 @@ func sets(token string) []set {
 		{"GET, a token seen before", get, 0, []scenario{
 			{"plain Caddy", plain},
 			{"plain Caddy again", plain},
+			{"plain Caddy that sets as many headers", told},
 			{"api", api()},
 			{"api, no log", api("log denied")},
 			{"api identity", api(identity)},

@@ -304,7 +304,7 @@ func TestIdentityKeys(t *testing.T) {
 		{"id":"old","sha256":"`+hash("old-key")+`","expires":"2020-01-01T00:00:00Z"}
 	]`)
 	globals := "identity {\nkeys keys.json\n}"
-	if err := gw.load(globals, "api demo {\nidentity {\nkeys\noptional\n}\nrequire scope orders:read\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+	if err := gw.load(globals, "api demo {\nidentity {\nkeys\noptional\ntell client method\n}\nrequire scope orders:read\nreverse_proxy "+b.addr()+"\n}"); err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
@@ -324,7 +324,7 @@ func TestIdentityKeys(t *testing.T) {
 		}
 	}
 	r, _ := b.got()
-	if r.Header.Get("X-Gatehouse-Client") != "ci" || r.Header.Get("X-Gatehouse-Method") != "api_key" || r.Header.Get("X-Api-Key") != "" {
+	if r.Header.Get("X-Gatehouse-Client") != "ci" || r.Header.Get("X-Gatehouse-Method") != "api_key" || r.Header.Get("X-Api-Key") != "" || r.Header.Get("X-Gatehouse-Tenant") != "" {
 		t.Errorf("the backend was told %v", r.Header)
 	}
 

@@ -98,6 +98,9 @@ func (w *response) FlushError() error {
 // the header map under a prefix. gRPC's carry the outcome of the call.
 func (w *response) dropTrailers() {
 	header := w.Header()
+	if _, sized := header["Content-Length"]; sized && w.r.ProtoMajor == 1 {
+		return // trailers need a chunked body
+	}
 	for name := range header {
 		if rest, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && (!w.grpc && !strings.HasPrefix(rest, "Grpc-") || telltale(rest)) {
 			delete(header, name)

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -42,8 +39,7 @@ type App struct {
 type proven struct {
 	principal *gate.Principal
 	userID    any // the subject, boxed once
-	headers   []string
-	values    []string
+	values    [len(facts)]string
 	issuer    *Issuer
 	keys      *jwt.Set // the set that verified it; another set may have revoked it
 	good      time.Time
@@ -111,66 +107,6 @@ func (a *App) Cleanup() error {
 		i.cleanup()
 	}
 	return nil
-}
-
-// prove makes a principal ready to be used by many requests.
-func prove(p *gate.Principal) *proven {
-	v := &proven{principal: p, userID: p.Subject}
-	for _, h := range []struct{ name, value string }{
-		{"Subject", printable(p.Subject, "")},
-		{"Client", printable(p.Client, "")},
-		{"Tenant", printable(p.Tenant, "")},
-		{"Plan", printable(p.Plan, "")},
-		{"Roles", join(p.Roles)},
-		{"Scopes", join(p.Scopes)},
-		{"Issuer", printable(p.Issuer, "")},
-		{"Method", p.Method.String()},
-	} {
-		if h.value != "" {
-			v.headers = append(v.headers, gate.Asserted+h.name)
-			v.values = append(v.values, h.value)
-		}
-	}
-	return v
-}
-
-// assert tells the upstream who asks. The one allocation gives each request
-// values of its own: Caddy's request_header replaces text inside the slice it
-// finds, and would otherwise change who all later requests are said to be from.
-func (v *proven) assert(h http.Header) {
-	values := slices.Clone(v.values)
-	for i, name := range v.headers {
-		h[name] = values[i : i+1 : i+1] // no spare capacity: appending makes a copy
-	}
-}
-
-func join(items []string) string {
-	safe := make([]string, len(items))
-	for i, item := range items {
-		safe[i] = printable(item, " ")
-	}
-	return strings.Join(safe, " ")
-}
-
-// printable writes a text from a token so that it can stand in a header field
-// and means one thing only: what is not printable ASCII, the percent sign, the
-// list separator, and spaces at the ends, which HTTP would trim, are
-// percent-encoded (RFC 3986, section 2.1).
-func printable(s, separator string) string {
-	const hex = "0123456789ABCDEF"
-	var b strings.Builder
-	first := len(s) - len(strings.TrimLeft(s, " "))
-	last := len(strings.TrimRight(s, " "))
-	for i, c := range []byte(s) {
-		if c < ' ' || c > '~' || c == '%' || i < first || i >= last || strings.IndexByte(separator, c) >= 0 {
-			b.WriteByte('%')
-			b.WriteByte(hex[c>>4])
-			b.WriteByte(hex[c&15])
-			continue
-		}
-		b.WriteByte(c)
-	}
-	return b.String()
 }
 
 // Interface guards

@@ -190,6 +190,7 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	    keys [<header>]
 //	    mtls
 //	    optional
+//	    tell <fact...>
 //	    mode enforce|shadow|off
 //	    on_error closed|open
 //	}
@@ -211,13 +212,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parse.Flag(d, &h.MTLS)
 		case "optional":
 			err = parse.Flag(d, &h.Optional)
+		case "tell":
+			err = h.unmarshalTell(d)
 		case "mode":
 			err = parse.Into(d, &h.Mode)
 		case "on_error":
 			h.OnError = new(gate.OnError)
 			err = parse.Into(d, h.OnError)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "mode", "on_error")
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "mode", "on_error")
 		}
 		if err != nil {
 			return err
@@ -225,6 +228,19 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	}
 	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
 		return d.Err("identity needs at least one issuer, keys or mtls")
+	}
+	return nil
+}
+
+func (h *Handler) unmarshalTell(d *caddyfile.Dispenser) error {
+	for d.NextArg() {
+		if _, ok := factOf(d.Val()); !ok && d.Val() != tellNone {
+			return parse.Unknown(d, "fact", d.Val(), append(factNames(), tellNone)...)
+		}
+		h.Tell = append(h.Tell, d.Val())
+	}
+	if h.Tell == nil || len(h.Tell) > 1 && slices.Contains(h.Tell, tellNone) {
+		return d.Err("tell needs facts about the principal, or none alone")
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case who != nil:
 		rule = who.principal.Issuer
 		ex.Principal = who.principal
-		who.assert(r.Header)
+		who.assert(r.Header, h.told)
 		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
 			repl.Set("http.auth.user.id", who.userID)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -34,6 +35,13 @@ type Handler struct {
 	// A wrong credential is refused all the same. Default: false.
 	Optional bool `json:"optional,omitempty"`
 
+	// What the upstream is told about the principal, each in a header of its
+	// own: `subject` in X-Gatehouse-Subject, and so `client`, `tenant`, `plan`,
+	// `roles`, `scopes`, `issuer` and `method`. Default: subject, client,
+	// tenant, roles and scopes, and, where there are several issuers or ways
+	// to prove it, issuer and method. `none` alone tells nothing.
+	Tell []string `json:"tell,omitempty"`
+
 	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
 	// Default: `enforce`.
 	Mode gate.Mode `json:"mode,omitempty"`
@@ -44,6 +52,7 @@ type Handler struct {
 
 	app     *App
 	issuers map[string]*Issuer // by identifier
+	told    []fact
 }
 
 // CaddyModule returns the Caddy module information.
@@ -78,6 +87,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: issuers %q and %q have the same URL %q; a token could mean either", other.Name, name, i.identifier)
 		}
 		h.issuers[i.identifier] = i
+	}
+	if h.Tell == nil {
+		h.Tell = h.usual()
+	}
+	for _, name := range h.Tell {
+		if name == tellNone && len(h.Tell) == 1 {
+			break
+		}
+		f, ok := factOf(name)
+		if !ok {
+			return fmt.Errorf("identity: tell %q is none of %s", name, strings.Join(factNames(), ", "))
+		}
+		h.told = append(h.told, f)
 	}
 	if h.Keys && h.app.keys == nil {
 		return errors.New("identity: keys are accepted here, but no file of keys is given")

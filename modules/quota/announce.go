@@ -45,8 +45,17 @@ func (p *plan) announce(h http.Header, o bucket.Outcome) {
 	buf = strconv.AppendInt(buf, int64(o.Remaining), 10)
 	buf = append(buf, ";t="...)
 	buf = strconv.AppendInt(buf, seconds(o.Reset), 10)
-	h["Ratelimit-Policy"] = append(h["Ratelimit-Policy"], p.policy)
-	h["Ratelimit"] = append(h["Ratelimit"], string(buf))
+	fields := []string{p.policy, string(buf)}
+	h["Ratelimit-Policy"] = joined(h["Ratelimit-Policy"], fields[:1:1])
+	h["Ratelimit"] = joined(h["Ratelimit"], fields[1:])
+}
+
+// joined saves an allocation where there is nothing to join.
+func joined(before, field []string) []string {
+	if before == nil {
+		return field
+	}
+	return append(before, field...)
 }
 
 // maxWaiting bounds the requests of all leaky quotas that wait for their turn:
