@@ -110,10 +110,15 @@ func TestIdentityTokens(t *testing.T) {
 		token := iss.token(t, map[string]any{"sub": "ann\r\nX-Evil: 1 é%", "realm_access": map[string]any{"roles": []string{"a b", "c"}}})
 		gw.get(t, "/", with(bearer(token), "X-Gatehouse-Roles", "admin"))
 		r, _ := b.got()
-		want := map[string]string{"Subject": "ann%0D%0AX-Evil: 1 %C3%A9%25", "Roles": "a%20b c", "Scopes": "orders:read orders:write", "Tenant": "acme", "Issuer": "main", "Method": "bearer"}
+		want := map[string]string{"Subject": "ann%0D%0AX-Evil: 1 %C3%A9%25", "Roles": "a%20b c", "Scopes": "orders:read orders:write", "Tenant": "acme"}
 		for name, value := range want {
 			if got := r.Header["X-Gatehouse-"+name]; len(got) != 1 || got[0] != value {
 				t.Errorf("%s is %q, want %q", name, got, value)
+			}
+		}
+		for _, name := range []string{"Plan", "Issuer", "Method"} { // not by default, where there is one issuer
+			if got := r.Header["X-Gatehouse-"+name]; got != nil {
+				t.Errorf("%s is told as well: %q", name, got)
 			}
 		}
 	})

@@ -2,16 +2,13 @@ package identity
 
 import (
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
-// fact is something about a principal that the upstream can be told.
-type fact uint8
-
-// facts have names in the configuration and headers of their own.
+// facts are what the upstream can be told about a principal, by their names in
+// the configuration, and the headers that tell them.
 var facts = [...]struct{ name, header string }{
 	{"subject", gate.Asserted + "Subject"},
 	{"client", gate.Asserted + "Client"},
@@ -32,11 +29,6 @@ func factNames() []string {
 		names[i] = f.name
 	}
 	return names
-}
-
-func factOf(name string) (fact, bool) {
-	i := slices.Index(factNames(), name)
-	return fact(max(i, 0)), i >= 0
 }
 
 // usual is what the upstream is told by default. Each header costs the proxy
@@ -65,10 +57,10 @@ func prove(p *gate.Principal) *proven {
 	}}
 }
 
-// assert tells the upstream who asks. The one allocation gives each request
+// assert tells the upstream who asks, by the facts' indexes. The one allocation gives each request
 // values of its own: Caddy's request_header replaces text inside the slice it
 // finds, and would otherwise change who all later requests are said to be from.
-func (v *proven) assert(h http.Header, told []fact) {
+func (v *proven) assert(h http.Header, told []int) {
 	values := make([]string, len(told))
 	for i, f := range told {
 		if values[i] = v.values[f]; values[i] != "" {

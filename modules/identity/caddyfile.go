@@ -234,8 +234,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 
 func (h *Handler) unmarshalTell(d *caddyfile.Dispenser) error {
 	for d.NextArg() {
-		if _, ok := factOf(d.Val()); !ok && d.Val() != tellNone {
-			return parse.Unknown(d, "fact", d.Val(), append(factNames(), tellNone)...)
+		if known := append(factNames(), tellNone); !slices.Contains(known, d.Val()) {
+			return parse.Unknown(d, "fact", d.Val(), known...)
 		}
 		h.Tell = append(h.Tell, d.Val())
 	}

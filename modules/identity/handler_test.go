@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func keysFile(tb testing.TB, content string) string {
 func TestAssertedHeadersAreEachRequestsOwn(t *testing.T) {
 	p := prove(&gate.Principal{Subject: "ann", Roles: []string{"clerk"}, Method: gate.Bearer})
 	first, second := http.Header{}, http.Header{}
-	told := []fact{0, 1, 4, 7} // subject, client, roles, method
+	told := []int{0, 1, 4, 7} // subject, client, roles, method
 	p.assert(first, told)
 	first["X-Gatehouse-Roles"][0] = "admin"
 	first["X-Gatehouse-Subject"] = append(first["X-Gatehouse-Subject"], "eve")
@@ -185,4 +186,23 @@ func BenchmarkRemembered(b *testing.B) {
 			who.assert(r.Header, h.told)
 		}
 	})
+}
+
+// TestUsual: where a principal can be proven in several ways, the upstream is
+// told which it was.
+func TestUsual(t *testing.T) {
+	for _, tc := range []struct {
+		h    Handler
+		more bool
+	}{
+		{Handler{Issuers: []string{"a"}}, false},
+		{Handler{MTLS: true}, false},
+		{Handler{Issuers: []string{"a", "b"}}, true},
+		{Handler{Keys: true, MTLS: true}, true},
+	} {
+		told := tc.h.usual()
+		if slices.Contains(told, "issuer") != tc.more || slices.Contains(told, "method") != tc.more || !slices.Contains(told, "subject") {
+			t.Errorf("%+v tells %v", tc.h, told)
+		}
+	}
 }

@@ -52,7 +52,7 @@ type Handler struct {
 
 	app     *App
 	issuers map[string]*Issuer // by identifier
-	told    []fact
+	told    []int              // indexes of facts
 }
 
 // CaddyModule returns the Caddy module information.
@@ -95,8 +95,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if name == tellNone && len(h.Tell) == 1 {
 			break
 		}
-		f, ok := factOf(name)
-		if !ok {
+		f := slices.Index(factNames(), name)
+		if f < 0 {
 			return fmt.Errorf("identity: tell %q is none of %s", name, strings.Join(factNames(), ", "))
 		}
 		h.told = append(h.told, f)

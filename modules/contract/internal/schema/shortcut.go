@@ -174,10 +174,8 @@ func differ(v []any) bool {
 		if _, ok := item.(string); !ok && len(v) > 1 {
 			return false
 		}
-		for _, other := range v[:i] {
-			if item == other {
-				return false
-			}
+		if slices.Contains(v[:i], item) {
+			return false
 		}
 	}
 	return true
