@@ -179,6 +179,7 @@ func BenchmarkRemembered(b *testing.B) {
 			h.identify(r, now)
 		}
 	})
+	h.told = []int{0, 1, 2, 4, 5} // what is usual
 	b.Run("identify-and-assert", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
