@@ -125,8 +125,10 @@ func TestSecretsStayHome(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, h := range []http.Header{
-		{"X-Api-Key": {"the-secret-key"}}, {"X-Api-Key": {"the-secret-key-2"}},
-		{"Authorization": {"Bearer the-secret-key"}}, {"Authorization": {"Bearer eyJhbGciOiJub25lIn0.the-secret-key."}},
+		{"X-Api-Key": {"the-secret-key"}},
+		{"X-Api-Key": {"the-secret-key-2"}},
+		{"Authorization": {"Bearer the-secret-key"}},
+		{"Authorization": {"Bearer eyJhbGciOiJub25lIn0.the-secret-key."}},
 	} {
 		gw.get(t, "/?access_token=the-secret-key", h)
 	}

@@ -21,10 +21,14 @@ func FuzzInspect(f *testing.F) {
 	}
 	h := &Handler{MaxBody: 1 << 20, Oversize: "refuse", waf: engine}
 	for _, seed := range [][3]string{
-		{"application/json", "a", `{"a":[1,{"b":"c"}]}`}, {"application/vnd.x+json; charset=utf-8", "", `{`},
-		{"application/x-www-form-urlencoded", "Mozilla", "a=b&c=%zz&;"}, {"text/xml", "", "<a b='c'>&d;</a>"},
+		{"application/json", "a", `{"a":[1,{"b":"c"}]}`},
+		{"application/vnd.x+json; charset=utf-8", "", `{`},
+		{"application/x-www-form-urlencoded", "Mozilla", "a=b&c=%zz&;"},
+		{"text/xml", "", "<a b='c'>&d;</a>"},
 		{"multipart/form-data; boundary=x", "", "--x\r\nContent-Disposition: form-data; name=\"a\"; filename=\"b\"\r\n\r\nc\r\n--x--\r\n"},
-		{"", "\x00", "\xff"}, {"image/png", "", "\x89PNG"}, {"application/x-ndjson", "", "{}\n{}"},
+		{"", "\x00", "\xff"},
+		{"image/png", "", "\x89PNG"},
+		{"application/x-ndjson", "", "{}\n{}"},
 	} {
 		f.Add(seed[0], seed[1], seed[2])
 	}
