@@ -88,10 +88,18 @@ func (size bits) bounds() (least, most json.Number) {
 
 func (size bits) check(v any) error {
 	n, ok := v.(json.Number)
-	if !ok || !isWhole(string(n)) {
-		return nil // whether it is whole is for the type to say
+	if !ok {
+		return nil
 	}
-	_, err := strconv.ParseInt(string(n), 10, int(size))
+	if isWhole(string(n)) {
+		_, err := strconv.ParseInt(string(n), 10, int(size))
+		return err
+	}
+	// Whether 3e10 is whole is for the type to say; it is too large all the same.
+	f, err := n.Float64()
+	if top := math.Ldexp(1, int(size)-1); err == nil && (f < -top || f >= top) {
+		return strconv.ErrRange
+	}
 	return err
 }
 

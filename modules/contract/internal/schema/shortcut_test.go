@@ -137,7 +137,7 @@ func TestFormatsAgree(t *testing.T) {
 		}
 	}
 	for _, d := range []Dialect{OpenAPI30, Draft2020} {
-		for text, want := range map[string]bool{`2147483647`: true, `2147483648`: false, `-2147483648`: true, `-2147483649`: false, `"x"`: true} {
+		for text, want := range map[string]bool{`2147483647`: true, `2147483648`: false, `-2147483648`: true, `-2147483649`: false, `3e10`: false, `-3e10`: false, `1e3`: true, `"x"`: true} {
 			s, err := compileText(t, d, `{"format":"int32"}`)
 			if err != nil {
 				t.Fatal(err)
