@@ -1,5 +1,3 @@
-// Package cli owns the command `caddy gatehouse`. Caddy allows the name of a
-// command once, so packages add their subcommands here.
 package cli
 
 import (
