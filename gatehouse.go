@@ -10,5 +10,6 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/firewall"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/identity"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/quota"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/registry"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/require"
 )

@@ -1,0 +1,362 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+)
+
+func init() { caddy.RegisterModule(Admin{}) }
+
+// Admin is the door to live objects on Caddy's admin endpoint.
+//
+//	GET    /gatehouse/<kind>[?after=<id>&limit=<n>]
+//	GET    /gatehouse/<kind>/<id>
+//	PUT    /gatehouse/<kind>/<id>     the whole object
+//	PATCH  /gatehouse/<kind>/<id>     a merge patch (RFC 7396)
+//	DELETE /gatehouse/<kind>/<id>
+//	GET    /gatehouse/audit           the last changes, newest first
+//
+// Answers carry an ETag; If-Match and If-None-Match: * (RFC 9110, section 13.1)
+// make a change conditional.
+type Admin struct{}
+
+// CaddyModule returns the Caddy module information.
+func (Admin) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "admin.api.gatehouse_registry",
+		New: func() caddy.Module { return new(Admin) },
+	}
+}
+
+const prefix = "/gatehouse/"
+
+// Routes gives each kind a pattern of its own.
+func (Admin) Routes() []caddy.AdminRoute {
+	routes := []caddy.AdminRoute{{Pattern: prefix + "audit", Handler: caddy.AdminHandlerFunc(serveAudit)}}
+	for _, k := range kinds {
+		serve := func(w http.ResponseWriter, r *http.Request) error { return serveKind(w, r, k) }
+		routes = append(routes,
+			caddy.AdminRoute{Pattern: prefix + k.name(), Handler: caddy.AdminHandlerFunc(serve)},
+			caddy.AdminRoute{Pattern: prefix + k.name() + "/", Handler: caddy.AdminHandlerFunc(serve)})
+	}
+	return routes
+}
+
+// running finds the store of the running configuration. The admin endpoint is
+// older than the apps, and stays when they change.
+func running() (*store, error) {
+	app, err := caddy.ActiveContext().AppIfConfigured("gatehouse_registry")
+	if err != nil {
+		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "nothing in the running configuration uses live objects"}
+	}
+	return app.(*App).store, nil
+}
+
+func serveKind(w http.ResponseWriter, r *http.Request, k kind) error {
+	s, err := running()
+	if err != nil {
+		return err
+	}
+	return s.route(w, r, k)
+}
+
+func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
+	id := strings.Trim(strings.TrimPrefix(r.URL.Path, prefix+k.name()), "/")
+	switch {
+	case id == "" && r.Method == http.MethodGet:
+		return s.serveList(w, r, k)
+	case id == "":
+		return notAllowed(w, "GET")
+	case !validID(id):
+		return badRequest("%q is no id: at most 128 letters, digits, dots, underscores and hyphens, the first a letter or digit", id)
+	case r.Method == http.MethodGet:
+		return s.serveOne(w, k, id)
+	}
+	var edit edit
+	switch r.Method {
+	case http.MethodPut, http.MethodPatch:
+		value, err := readValue(r)
+		if err != nil {
+			return err
+		}
+		edit = func(old *object) (json.RawMessage, error) {
+			if r.Method == http.MethodPut {
+				return value, nil
+			}
+			if old == nil {
+				return nil, notFound(k, id)
+			}
+			return mergePatch(old.Value, value)
+		}
+	case http.MethodDelete:
+		edit = func(old *object) (json.RawMessage, error) {
+			if old == nil {
+				return nil, notFound(k, id)
+			}
+			return nil, nil
+		}
+	default:
+		return notAllowed(w, "GET, PUT, PATCH, DELETE")
+	}
+	return s.serveChange(w, r, k, id, edit)
+}
+
+// changeTimeout bounds how long a change waits for the storage and its lock.
+const changeTimeout = 15 * time.Second
+
+func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, edit edit) error {
+	if _, taken := defined(k)[id]; taken {
+		return caddy.APIError{HTTPStatus: http.StatusConflict, Message: fmt.Sprintf("%s/%s is defined in the configuration; change it there", k.name(), id)}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	created := false
+	o, err := s.change(ctx, k.name(), id, actor(r), func(old *object) (json.RawMessage, error) {
+		if err := precondition(r, old); err != nil {
+			return nil, err
+		}
+		created = old == nil
+		return edit(old)
+	})
+	var refused caddy.APIError
+	switch {
+	case errors.As(err, &refused):
+		return refused
+	case errors.Is(err, errPrecondition):
+		return caddy.APIError{HTTPStatus: http.StatusPreconditionFailed, Err: err}
+	case err != nil:
+		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	}
+	if o == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	}
+	status := http.StatusOK
+	if created {
+		status = http.StatusCreated
+	}
+	return answer(w, status, o)
+}
+
+// precondition holds a change to the state that it was made for.
+func precondition(r *http.Request, old *object) error {
+	if match := r.Header.Get("If-Match"); match != "" && (old == nil || match != "*" && !lists(match, etag(old))) {
+		return errPrecondition
+	}
+	if none := r.Header.Get("If-None-Match"); none != "" && old != nil && (none == "*" || lists(none, etag(old))) {
+		return errPrecondition
+	}
+	return nil
+}
+
+func lists(tags, tag string) bool {
+	for t := range strings.SplitSeq(tags, ",") {
+		if strings.TrimSpace(t) == tag {
+			return true
+		}
+	}
+	return false
+}
+
+func etag(o *object) string { return `"` + strconv.FormatUint(o.Version, 10) + `"` }
+
+const maxPage = 1000
+
+func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error {
+	limit, after := maxPage, r.URL.Query().Get("after")
+	if word := r.URL.Query().Get("limit"); word != "" {
+		n, err := strconv.Atoi(word)
+		if err != nil || n < 1 || n > maxPage {
+			return badRequest("limit %q is not a number from 1 to %d", word, maxPage)
+		}
+		limit = n
+	}
+	all := map[string]*object{}
+	s.mu.RLock()
+	maps.Copy(all, s.tables[k.name()].objects)
+	s.mu.RUnlock()
+	for id, value := range defined(k) {
+		all[id] = &object{ID: id, Source: "config", Value: value}
+	}
+	ids := slices.Sorted(maps.Keys(all))
+	at, found := slices.BinarySearch(ids, after)
+	if found {
+		at++
+	}
+	page := struct {
+		Objects []*object `json:"objects"`
+		Total   int       `json:"total"`
+		Next    string    `json:"next,omitempty"` // what `after` continues with
+	}{Objects: []*object{}, Total: len(ids)}
+	for _, id := range ids[at:min(at+limit, len(ids))] {
+		page.Objects = append(page.Objects, all[id])
+	}
+	if at+limit < len(ids) {
+		page.Next = ids[at+limit-1]
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(page)
+}
+
+func (s *store) serveOne(w http.ResponseWriter, k kind, id string) error {
+	if value, ok := defined(k)[id]; ok {
+		return answer(w, http.StatusOK, &object{ID: id, Source: "config", Value: value})
+	}
+	s.mu.RLock()
+	o := s.tables[k.name()].objects[id]
+	s.mu.RUnlock()
+	if o == nil {
+		return notFound(k, id)
+	}
+	return answer(w, http.StatusOK, o)
+}
+
+func serveAudit(w http.ResponseWriter, r *http.Request) error {
+	if r.Method != http.MethodGet {
+		return notAllowed(w, "GET")
+	}
+	s, err := running()
+	if err != nil {
+		return err
+	}
+	s.mu.RLock()
+	trail := slices.Clone(s.journal.Changes)
+	s.mu.RUnlock()
+	slices.Reverse(trail)
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(map[string]any{"changes": trail})
+}
+
+func answer(w http.ResponseWriter, status int, o *object) error {
+	w.Header().Set("Content-Type", "application/json")
+	if o.Source == "live" {
+		w.Header().Set("ETag", etag(o))
+	}
+	w.WriteHeader(status)
+	return json.NewEncoder(w).Encode(o)
+}
+
+// defined is what the running configuration defines of a kind.
+func defined(k kind) map[string]json.RawMessage {
+	if k.app() == "" {
+		return nil
+	}
+	app, err := caddy.ActiveContext().AppIfConfigured(k.app())
+	definer, ok := app.(Definer)
+	if err != nil || !ok {
+		return nil
+	}
+	out := map[string]json.RawMessage{}
+	for id, v := range definer.Defined(k.name()) {
+		if data, err := json.Marshal(v); err == nil {
+			out[id] = data
+		}
+	}
+	return out
+}
+
+// readValue reads a bounded body that is one JSON value.
+func readValue(r *http.Request) (json.RawMessage, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, maxValue+1))
+	switch {
+	case err != nil:
+		return nil, badRequest("reading the body: %w", err)
+	case len(body) > maxValue:
+		return nil, caddy.APIError{HTTPStatus: http.StatusRequestEntityTooLarge, Message: "an object may have 64 KiB"}
+	}
+	if _, err := strictjson.Decode(body, strictjson.Limits{}); err != nil {
+		return nil, badRequest("the body is not JSON: %w", err)
+	}
+	return body, nil
+}
+
+// mergePatch applies an RFC 7396 patch.
+func mergePatch(target, patch json.RawMessage) (json.RawMessage, error) {
+	t, err := decode(target)
+	if err != nil {
+		return nil, err
+	}
+	p, err := decode(patch)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(merge(t, p))
+}
+
+// decode keeps numbers as they are written.
+func decode(data []byte) (v any, err error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(&v); err != nil {
+		return nil, badRequest("%w", err)
+	}
+	return v, nil
+}
+
+func merge(target, patch any) any {
+	p, ok := patch.(map[string]any)
+	if !ok {
+		return patch
+	}
+	t, ok := target.(map[string]any)
+	if !ok {
+		t = map[string]any{}
+	}
+	for name, v := range p {
+		if v == nil {
+			delete(t, name)
+			continue
+		}
+		t[name] = merge(t[name], v)
+	}
+	return t
+}
+
+// actor is who makes a change, as well as the admin endpoint knows: the
+// certificate of a remote administrator, or else the address.
+func actor(r *http.Request) string {
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		return r.TLS.PeerCertificates[0].Subject.String()
+	}
+	if r.RemoteAddr == "" || r.RemoteAddr == "@" {
+		return "local"
+	}
+	return r.RemoteAddr
+}
+
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$`)
+
+func validID(id string) bool { return idPattern.MatchString(id) }
+
+func badRequest(format string, args ...any) error {
+	return caddy.APIError{HTTPStatus: http.StatusBadRequest, Err: fmt.Errorf(format, args...)}
+}
+
+func notFound(k kind, id string) error {
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %s/%s", k.name(), id)}
+}
+
+func notAllowed(w http.ResponseWriter, methods string) error {
+	w.Header().Set("Allow", methods)
+	return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Message: "use " + methods}
+}
+
+// Interface guards
+var (
+	_ caddy.AdminRouter = Admin{}
+)

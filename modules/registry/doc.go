@@ -1,0 +1,17 @@
+// Package registry keeps live objects: what changes while the gateway runs,
+// without a reload, such as API keys, tenants, stage modes and canary weights.
+//
+// A package that owns a kind of object declares it with [NewKind] and opens it
+// in Provision; the requests it serves then see a snapshot that is swapped
+// whole, so that each sees all of a change or none. Operators change objects
+// over Caddy's admin API, under /gatehouse/<kind>/<id>, with ETag and If-Match.
+// A change is acknowledged once it is in Caddy's storage, and leaves an audit
+// record behind: in the log, and in a journal of the last 256 changes.
+//
+// Several nodes meet in the storage: each looks at the journal there every few
+// seconds. While the storage is away the last good copy decides on, changes
+// are refused with 503, and a gateway that has no copy yet does not start.
+//
+// A look-up costs an atomic load. A change costs one pass over the objects of
+// its kind; objects are at most 64 KiB each and a million of a kind.
+package registry

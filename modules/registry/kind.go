@@ -1,0 +1,135 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+)
+
+// Kind is a sort of live object. T is one object as its owner reads it, and S
+// what the owner looks things up in: the whole of them.
+type Kind[T, S any] struct {
+	// Name stands in the path of the admin API, e.g. keys.
+	Name string
+
+	// App is the app that shows what the configuration defines of this kind;
+	// it implements Definer. Empty where the configuration defines none.
+	App string
+
+	// Read makes an object of its JSON, or says what is wrong with it.
+	Read func(id string, value json.RawMessage) (T, error)
+
+	// Admit may refuse a change that Read would accept, for what only the
+	// running configuration can tell. May be nil.
+	Admit func(id string, object T) error
+
+	// Index makes the snapshot.
+	Index func(map[string]T) S
+}
+
+// Definer is an app whose configuration defines objects of a kind. They are
+// shown beside the live ones and cannot be changed.
+type Definer interface {
+	Defined(kind string) map[string]any
+}
+
+// kind is a Kind without its type parameters.
+type kind interface {
+	name() string
+	app() string
+	read(id string, value json.RawMessage) (any, error)
+	admit(id string, object any) error
+	index(objects map[string]*object) any
+}
+
+var kinds []kind
+
+// NewKind declares a kind; call it once, for a variable of the package.
+func NewKind[T, S any](k Kind[T, S]) *Kind[T, S] {
+	if slices.ContainsFunc(kinds, func(other kind) bool { return other.name() == k.Name }) {
+		panic("registry: kind " + k.Name + " is declared twice")
+	}
+	kinds = append(kinds, &k)
+	return &k
+}
+
+func (k *Kind[T, S]) name() string { return k.Name }
+func (k *Kind[T, S]) app() string  { return k.App }
+
+func (k *Kind[T, S]) read(id string, value json.RawMessage) (any, error) { return k.Read(id, value) }
+
+func (k *Kind[T, S]) admit(id string, object any) error {
+	if k.Admit == nil {
+		return nil
+	}
+	return k.Admit(id, object.(T))
+}
+
+func (k *Kind[T, S]) index(objects map[string]*object) any {
+	typed := make(map[string]T, len(objects))
+	for id, o := range objects {
+		if o.ready != nil {
+			typed[id] = o.ready.(T)
+		}
+	}
+	return k.Index(typed)
+}
+
+// Live is the view of a kind that requests look at.
+type Live[S any] struct{ current *atomic.Pointer[any] }
+
+// Load returns the snapshot as it is now.
+func (l Live[S]) Load() S { return (*l.current.Load()).(S) }
+
+// Open gives a module of the configuration being loaded its view. The view
+// stays good for as long as that configuration runs.
+func (k *Kind[T, S]) Open(ctx caddy.Context) (Live[S], error) {
+	app, err := ctx.App("gatehouse_registry")
+	if err != nil {
+		return Live[S]{}, err
+	}
+	return Live[S]{&app.(*App).store.tables[k.Name].snapshot}, nil
+}
+
+// Strict reads an object's JSON into a struct: no member twice, none that the
+// struct lacks, nothing behind it.
+func Strict(value json.RawMessage, into any) error {
+	if _, err := strictjson.Decode(value, strictjson.Limits{}); err != nil {
+		return err
+	}
+	dec := json.NewDecoder(bytes.NewReader(value))
+	dec.DisallowUnknownFields()
+	err := dec.Decode(into)
+	if err == nil {
+		return nil
+	}
+	if _, word, ok := strings.Cut(err.Error(), "unknown field "); ok {
+		return fmt.Errorf("unrecognized member %s; expected %s", word, strings.Join(members(into), ", "))
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		if wrong.Field == "" {
+			return errors.New("an object is expected")
+		}
+		return fmt.Errorf("member %q cannot be a %s", wrong.Field, wrong.Value)
+	}
+	return err
+}
+
+// members lists the names that a struct's JSON may have.
+func members(of any) (names []string) {
+	for f := range reflect.TypeOf(of).Elem().Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			names = append(names, name)
+		}
+	}
+	return names
+}

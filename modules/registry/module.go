@@ -1,0 +1,140 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+func init() { caddy.RegisterModule(new(App)) }
+
+// App keeps live objects in Caddy's storage and follows what other nodes write
+// there.
+type App struct {
+	// How often the storage is asked whether another node changed something.
+	// A change made on this node takes effect at once. Default: 5s.
+	Poll caddy.Duration `json:"poll,omitempty"`
+
+	store *store
+	key   string
+	stop  context.CancelFunc
+	done  sync.WaitGroup
+}
+
+// stores are kept over reloads, one for each storage.
+var stores = caddy.NewUsagePool()
+
+// CaddyModule returns the Caddy module information.
+func (*App) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "gatehouse_registry",
+		New: func() caddy.Module { return new(App) },
+	}
+}
+
+// readTimeout bounds the first reading, so that a dead storage is an error
+// rather than a configuration that hangs.
+const readTimeout = 30 * time.Second
+
+// Provision reads what is stored. It is an error if that cannot be done and
+// nothing is remembered: without them, a key that was revoked would be back.
+func (a *App) Provision(ctx caddy.Context) error {
+	if a.Poll == 0 {
+		a.Poll = caddy.Duration(5 * time.Second)
+	}
+	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures); err != nil {
+		return err
+	}
+	logger, storage := ctx.Logger(), ctx.Storage()
+	// A storage that has no name of its own is told by its settings.
+	a.key = fmt.Sprintf("%T %v", storage, storage)
+	v, loaded, err := stores.LoadOrNew(a.key, func() (caddy.Destructor, error) {
+		timeout, cancel := context.WithTimeout(ctx, readTimeout)
+		defer cancel()
+		return openStore(timeout, storage, logger)
+	})
+	if err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	a.store = v.(*store)
+	if loaded {
+		a.store.logger.Store(logger)
+	}
+	return nil
+}
+
+// Validate looks at the settings.
+func (a *App) Validate() error {
+	if a.Poll < caddy.Duration(100*time.Millisecond) {
+		return errors.New("registry: poll must be at least 100ms")
+	}
+	return nil
+}
+
+// Start follows the storage.
+func (a *App) Start() error {
+	ctx, stop := context.WithCancel(context.Background())
+	a.stop = stop
+	a.done.Go(func() {
+		tick := time.NewTicker(time.Duration(a.Poll))
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				a.store.poll(ctx)
+			}
+		}
+	})
+	return nil
+}
+
+// Stop ends what Start began.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+		a.done.Wait()
+	}
+	return nil
+}
+
+// Cleanup gives the store back.
+func (a *App) Cleanup() error {
+	if a.store == nil {
+		return nil
+	}
+	a.store = nil
+	_, err := stores.Delete(a.key)
+	return err
+}
+
+var (
+	objectsHeld = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "gatehouse_registry_objects",
+		Help: "Live objects by kind.",
+	}, []string{"kind"})
+	changes = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_registry_changes_total",
+		Help: "Changes of live objects made on this node.",
+	}, []string{"kind", "action"})
+	failures = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "gatehouse_registry_read_failures_total",
+		Help: "Times the storage of live objects could not be read.",
+	})
+)
+
+// Interface guards
+var (
+	_ caddy.App          = (*App)(nil)
+	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
+	_ caddy.CleanerUpper = (*App)(nil)
+)

@@ -1,0 +1,328 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+)
+
+// Where things are in Caddy's storage.
+const (
+	root       = "gatehouse/registry"
+	journalKey = root + "/journal.json"
+	lockName   = "gatehouse_registry"
+)
+
+const (
+	maxObjects = 1 << 20  // of a kind
+	maxValue   = 64 << 10 // bytes of one
+	maxJournal = 256      // changes remembered
+)
+
+// object is a live object as it is stored and shown.
+type object struct {
+	ID      string          `json:"id"`
+	Version uint64          `json:"version,omitempty"` // the journal's revision that wrote it
+	Updated time.Time       `json:"updated,omitzero"`
+	By      string          `json:"by,omitempty"`
+	Source  string          `json:"source"` // live or config
+	Value   json.RawMessage `json:"value"`
+
+	ready any // as the kind reads it; nil if it cannot
+}
+
+// change is one line of the journal, and of the audit trail.
+type change struct {
+	Revision uint64    `json:"revision"`
+	At       time.Time `json:"at"`
+	By       string    `json:"by"`
+	Action   string    `json:"action"` // create, replace or delete
+	Kind     string    `json:"kind"`
+	ID       string    `json:"id"`
+}
+
+// journal tells other nodes what changed. The revision grows by one each time.
+type journal struct {
+	Revision uint64   `json:"revision"`
+	Changes  []change `json:"changes"`
+}
+
+// table holds the objects of one kind.
+type table struct {
+	kind     kind
+	objects  map[string]*object // guarded by store.mu
+	snapshot atomic.Pointer[any]
+}
+
+func (t *table) publish() {
+	s := t.kind.index(t.objects)
+	t.snapshot.Store(&s)
+	objectsHeld.WithLabelValues(t.kind.name()).Set(float64(len(t.objects)))
+}
+
+// store is what one storage holds. It outlives reloads.
+type store struct {
+	storage certmagic.Storage
+	tables  map[string]*table
+	logger  atomic.Pointer[zap.Logger]
+
+	mu       sync.RWMutex
+	journal  journal
+	complete time.Time // when everything was last read
+	stale    bool      // the storage could not be read the last time
+}
+
+// Destruct implements caddy.Destructor; pollers belong to apps.
+func (*store) Destruct() error { return nil }
+
+// openStore reads everything there is.
+func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) (*store, error) {
+	s := &store{storage: storage, tables: make(map[string]*table, len(kinds))}
+	s.logger.Store(logger)
+	for _, k := range kinds {
+		s.tables[k.name()] = &table{kind: k, objects: map[string]*object{}}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.readAll(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// rereadEvery bounds how long a node can miss a change whose writer died
+// between storing the object and telling of it.
+const rereadEvery = 10 * time.Minute
+
+// poll follows what other nodes wrote.
+func (s *store) poll(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = s.refresh(ctx) // has logged and counted it
+}
+
+// refresh brings the tables up to what is stored. The lock must be held.
+func (s *store) refresh(ctx context.Context) error {
+	j, err := s.readJournal(ctx)
+	switch {
+	case err != nil:
+	case time.Since(s.complete) > rereadEvery, j.Revision < s.journal.Revision, j.Revision-s.journal.Revision > uint64(len(j.Changes)):
+		err = s.readAll(ctx)
+	case j.Revision > s.journal.Revision:
+		err = s.readChanged(ctx, j)
+	}
+	if err != nil {
+		failures.Inc()
+		if !s.stale {
+			s.logger.Load().Error("live objects cannot be read; the last good copy decides on", zap.Error(err))
+		}
+	} else if s.stale {
+		s.logger.Load().Info("live objects can be read again")
+	}
+	s.stale = err != nil
+	return err
+}
+
+func (s *store) readJournal(ctx context.Context) (journal, error) {
+	var j journal
+	data, err := s.storage.Load(ctx, journalKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return j, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &j)
+	}
+	if err != nil {
+		return j, fmt.Errorf("reading the journal of live objects: %w", err)
+	}
+	return j, nil
+}
+
+// readAll reads every object. Nothing changes unless all could be read.
+func (s *store) readAll(ctx context.Context) error {
+	j, err := s.readJournal(ctx)
+	if err != nil {
+		return err
+	}
+	all := make(map[string]map[string]*object, len(s.tables))
+	for name := range s.tables {
+		objects := map[string]*object{}
+		keys, err := s.storage.List(ctx, root+"/"+name, false)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("listing %s: %w", name, err)
+		}
+		for _, key := range keys {
+			id, ok := strings.CutSuffix(path.Base(key), ".json")
+			if !ok || !validID(id) {
+				continue
+			}
+			o, err := s.read(ctx, name, id)
+			if err != nil {
+				return err
+			}
+			if o != nil {
+				objects[id] = o
+				j.Revision = max(j.Revision, o.Version) // its writer may have died before the journal
+			}
+		}
+		all[name] = objects
+	}
+	for name, t := range s.tables {
+		t.objects = all[name]
+		t.publish()
+	}
+	s.journal, s.complete = j, time.Now()
+	return nil
+}
+
+// readChanged reads what the journal says has changed since ours.
+func (s *store) readChanged(ctx context.Context, j journal) error {
+	fresh := map[[2]string]*object{}
+	for _, c := range j.Changes {
+		if c.Revision <= s.journal.Revision || s.tables[c.Kind] == nil {
+			continue
+		}
+		o, err := s.read(ctx, c.Kind, c.ID)
+		if err != nil {
+			return err
+		}
+		fresh[[2]string{c.Kind, c.ID}] = o
+	}
+	touched := map[*table]bool{}
+	for at, o := range fresh {
+		t := s.tables[at[0]]
+		put(t.objects, at[1], o)
+		touched[t] = true
+	}
+	for t := range touched {
+		t.publish()
+	}
+	s.journal = j
+	return nil
+}
+
+func put(objects map[string]*object, id string, o *object) {
+	if o == nil {
+		delete(objects, id)
+		return
+	}
+	objects[id] = o
+}
+
+// read fetches one object; nil means it is not there. One that its kind cannot
+// read, perhaps written by a newer gateway, is kept and shown and has no effect.
+func (s *store) read(ctx context.Context, kind, id string) (*object, error) {
+	data, err := s.storage.Load(ctx, objectKey(kind, id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil //nolint:nilnil // absence is an answer here
+	}
+	o := new(object)
+	if err == nil {
+		err = json.Unmarshal(data, o)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s/%s: %w", kind, id, err)
+	}
+	o.ID, o.Source = id, "live"
+	if o.ready, err = s.tables[kind].kind.read(id, o.Value); err != nil {
+		o.ready = nil
+		s.logger.Load().Error("a live object cannot be understood and has no effect", zap.String("kind", kind), zap.String("id", id), zap.Error(err))
+	}
+	return o, nil
+}
+
+func objectKey(kind, id string) string { return root + "/" + kind + "/" + id + ".json" }
+
+// errPrecondition means that the object is not in the state the change is for.
+var errPrecondition = errors.New("the object has changed since; read it again")
+
+// edit is what a change does to an object: old is nil when there is none, and
+// a nil result deletes.
+type edit func(old *object) (json.RawMessage, error)
+
+// change applies an edit to one object: under the storage's lock, on its
+// newest state, stored before it is seen.
+func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.storage.Lock(ctx, lockName); err != nil {
+		return nil, fmt.Errorf("locking the storage: %w", err)
+	}
+	defer func() {
+		if err := s.storage.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
+			s.logger.Load().Error("unlocking the storage", zap.Error(err))
+		}
+	}()
+	if err := s.refresh(ctx); err != nil {
+		return nil, err
+	}
+	t := s.tables[kind]
+	old := t.objects[id]
+	value, err := edit(old)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	c := change{Revision: s.journal.Revision + 1, At: now, By: by, Kind: kind, ID: id}
+	var o *object
+	if value == nil {
+		c.Action = "delete"
+		err = s.storage.Delete(ctx, objectKey(kind, id))
+	} else {
+		c.Action = "replace"
+		if old == nil {
+			c.Action = "create"
+			if len(t.objects) >= maxObjects {
+				return nil, badRequest("there are %d %s, which is as many as there may be", len(t.objects), kind)
+			}
+		}
+		o = &object{ID: id, Version: c.Revision, Updated: now, By: by, Source: "live", Value: value}
+		if o.ready, err = t.kind.read(id, value); err == nil {
+			err = t.kind.admit(id, o.ready)
+		}
+		if err != nil {
+			return nil, badRequest("%w", err)
+		}
+		var data []byte
+		if data, err = json.Marshal(o); err == nil {
+			err = s.storage.Store(ctx, objectKey(kind, id), data)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("storing %s/%s: %w", kind, id, err)
+	}
+	return o, s.tell(ctx, t, o, c)
+}
+
+// tell writes the journal, which other nodes follow, and makes the change seen
+// here. The object is stored by now: it is in effect even if the journal
+// cannot be written, and other nodes then learn of it when they read everything.
+func (s *store) tell(ctx context.Context, t *table, o *object, c change) error {
+	j := journal{Revision: c.Revision, Changes: append(s.journal.Changes[max(0, len(s.journal.Changes)+1-maxJournal):], c)}
+	data, err := json.Marshal(j)
+	if err == nil {
+		err = s.storage.Store(ctx, journalKey, data)
+	}
+	if err != nil {
+		s.complete = time.Time{}
+		err = fmt.Errorf("writing the journal of live objects: %w", err)
+	}
+	s.journal = j
+	put(t.objects, c.ID, o)
+	t.publish()
+	changes.WithLabelValues(c.Kind, c.Action).Inc()
+	s.logger.Load().Named("audit").Info("live object changed",
+		zap.String("action", c.Action), zap.String("kind", c.Kind), zap.String("id", c.ID),
+		zap.Uint64("revision", c.Revision), zap.String("by", c.By))
+	return err
+}
