@@ -18,6 +18,7 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	ex := gate.Of(r)
 	ex.API = h.Name
+	ex.Modes = h.modes.Load()[h.Name]
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids
 	rw := &response{ResponseWriter: w, r: r, ids: ids, mask: h.UpstreamErrors == "mask"}

@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -60,6 +61,8 @@ type Handler struct {
 	chain     caddyhttp.Handler
 	logger    *zap.Logger
 	decisions *zap.Logger
+	modes     registry.Live[map[string]gate.LiveModes]
+	counted   bool
 }
 
 const defaultProblemType = "https://github.com/gatehouse-caddy/gatehouse/blob/main/docs/reasons.md#"
@@ -91,11 +94,27 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := gate.RegisterMetrics(ctx); err != nil {
 		return err
 	}
+	var err error
+	if h.modes, err = modes.Open(ctx); err != nil {
+		return err
+	}
+	running.LoadOrStore(h.Name, h.Name)
+	h.counted = true
 	if err := h.Routes.Provision(ctx); err != nil {
 		return fmt.Errorf("setting up api %q: %w", h.Name, err)
 	}
 	h.chain = h.Routes.Compile(caddyhttp.HandlerFunc(unmatched))
 	return nil
+}
+
+// Cleanup takes the API out of those that run.
+func (h *Handler) Cleanup() error {
+	if !h.counted {
+		return nil
+	}
+	h.counted = false
+	_, err := running.Delete(h.Name)
+	return err
 }
 
 // unmatched ends every chain: without it Caddy would answer 200 with nothing.
@@ -126,5 +145,6 @@ func (h *Handler) Validate() error {
 var (
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
 )

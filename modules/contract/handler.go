@@ -14,10 +14,10 @@ import (
 // ServeHTTP finds the operation and, unless that is left to a later handler,
 // validates the input.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.Mode == gate.Off {
+	ex, mode := gate.Enter(r, gate.Contract, h.Mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	ex := gate.Of(r)
 	c := &check{limit: h.MaxBody, mode: h.InputMode}
 	if h.contract.schema != nil {
 		c.body = h.contract.schema
@@ -33,7 +33,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if op != nil {
 			rule = op.ID
 		}
-		if err := ex.Conclude(w, r, gate.Contract, h.Mode, rule, denial, began); err != nil {
+		if err := ex.Conclude(w, r, gate.Contract, mode, rule, denial, began); err != nil {
 			return err
 		}
 		if op == nil {

@@ -27,12 +27,13 @@ type check struct {
 
 // serve validates and goes on, or refuses.
 func (c *check) serve(ex *gate.Exchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if c.mode == gate.Off {
+	mode := ex.Mode(gate.Input, c.mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
 	denial := c.guarded(ex, r)
-	if err := ex.Conclude(w, r, gate.Input, c.mode, "", denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Input, mode, "", denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

@@ -17,22 +17,22 @@ import (
 
 // ServeHTTP passes a request that the rules find harmless.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.Mode == gate.Off {
+	ex, mode := gate.Enter(r, gate.Firewall, h.Mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	ex := gate.Of(r)
 
 	rule, denial := h.decide(ex, r)
 	if denial != nil && denial.Reason == gate.FirewallFailed {
 		h.logger.Error("inspection failed", zap.String("request_id", ex.ID), zap.Error(denial.Err))
 		if h.OnError == gate.Open {
-			ex.LetPass(gate.Firewall, h.Mode, rule, denial.Reason, began)
+			ex.LetPass(gate.Firewall, mode, rule, denial.Reason, began)
 			return next.ServeHTTP(w, r)
 		}
 		// fail closed: a request that was not inspected is not harmless
 	}
-	if err := ex.Conclude(w, r, gate.Firewall, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Firewall, mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)

@@ -94,9 +94,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := gate.RegisterMetrics(ctx); err != nil {
 		return err
 	}
-	if h.Mode == gate.Off {
-		return nil
-	}
+	// Also when it is off: an operator may switch it on while it runs.
 	settings := &waf.Settings{
 		CRS: true, Paranoia: h.Paranoia, Threshold: h.Threshold,
 		Arguments: h.Arguments, MaxBody: h.MaxBody, Exclude: h.Exclude,

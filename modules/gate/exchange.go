@@ -21,6 +21,7 @@ type Exchange struct {
 	Principal *Principal // nil while nobody is proven
 	Operation *Operation // nil while nothing is matched
 	Params    []Param    // path parameters of the operation, decoded
+	Modes     LiveModes  // what operators switched for this API
 	Later     any        // what the stage that named the operation has still to do
 
 	body      body
@@ -61,6 +62,19 @@ func Of(r *http.Request) *Exchange {
 		vars[varKey] = ex
 	}
 	return ex
+}
+
+// Enter returns the request's Exchange and the mode that a stage is in. One
+// that is off does nothing, and opens no Exchange for it.
+func Enter(r *http.Request, s Stage, configured Mode) (*Exchange, Mode) {
+	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
+	if ex, ok := vars[varKey].(*Exchange); ok {
+		return ex, ex.Mode(s, configured)
+	}
+	if configured == Off {
+		return nil, Off
+	}
+	return Of(r), configured
 }
 
 // stripAsserted removes what only the gateway may say. Trailers go too,

@@ -1,6 +1,9 @@
 package gate
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Stage names one handler of the walk that may allow or deny.
 type Stage uint8
@@ -20,6 +23,12 @@ const (
 var stageNames = [stageCount]string{"api", "contract", "identity", "require", "quota", "input", "firewall"}
 
 func (s Stage) String() string { return stageNames[s] }
+
+// StageOf finds a stage by its name.
+func StageOf(name string) (Stage, bool) {
+	i := slices.Index(stageNames[:], name)
+	return Stage(max(i, 0)), i >= 0
+}
 
 // Mode says how seriously a stage takes its own decisions.
 type Mode uint8
@@ -49,6 +58,19 @@ func (m *Mode) UnmarshalText(text []byte) error {
 		}
 	}
 	return fmt.Errorf("unrecognized mode %q; expected enforce, shadow or off", text)
+}
+
+// LiveModes are the modes that an operator switched while the configuration
+// runs, by stage. Nil switches nothing.
+type LiveModes map[Stage]Mode
+
+// Mode is the mode of a stage in this Exchange: the configured one, unless an
+// operator has switched it.
+func (ex *Exchange) Mode(s Stage, configured Mode) Mode {
+	if m, ok := ex.Modes[s]; ok {
+		return m
+	}
+	return configured
 }
 
 // OnError says what a stage does when what it depends on is down.

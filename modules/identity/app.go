@@ -82,6 +82,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// Defined shows the keys of the file beside the live ones.
+func (a *App) Defined(string) map[string]any {
+	if a.keys == nil {
+		return nil
+	}
+	return a.keys.entries
+}
+
 // Start fetches keys ahead of the first request that needs them.
 func (a *App) Start() error {
 	for _, i := range a.Issuers {

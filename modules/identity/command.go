@@ -152,32 +152,3 @@ func (f *tokenFlags) claims(i *Issuer) map[string]any {
 	}
 	return claims
 }
-
-func keyCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "key", Short: "Works with API keys"}
-	var id string
-	create := &cobra.Command{
-		Use:   "new --id <id>",
-		Short: "Makes an API key and the entry that accepts it",
-		Long:  "Makes an API key and prints it once, and the entry with its hash for the file that the option `keys` names. The key itself is stored nowhere.",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if id == "" {
-				return errors.New("--id is required: it names the key in logs and quotas")
-			}
-			key, hash := newKey()
-			entry, err := json.Marshal(struct {
-				ID     string `json:"id"`
-				SHA256 string `json:"sha256"`
-			}{id, hash})
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "key:   %s\nentry: %s\n", key, entry)
-			return err
-		},
-	}
-	create.Flags().StringVar(&id, "id", "", "the key's id")
-	cmd.AddCommand(create)
-	return cmd
-}

@@ -16,18 +16,18 @@ import (
 
 // ServeHTTP finds out who asks.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.Mode == gate.Off {
+	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	ex := gate.Of(r)
 
 	who, issuer, denial := h.identify(r, began)
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
 	if denial != nil && denial.Reason == gate.IdentityUnavailable && h.onError(issuer) == gate.Open {
-		ex.LetPass(gate.Identity, h.Mode, issuer.Name, denial.Reason, began)
+		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
 	rule := ""
@@ -42,7 +42,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case issuer != nil:
 		rule = issuer.Name
 	}
-	if err := ex.Conclude(w, r, gate.Identity, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
@@ -73,7 +73,7 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		return who, issuer, h.refuse(denial, true)
 	}
 	if len(keys) == 1 {
-		who, reason := h.app.keys.find(keys[0], now)
+		who, reason := h.findKey(keys[0], now)
 		if who == nil {
 			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false)
 		}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -17,13 +18,18 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 // keyring holds API keys by the SHA-256 of each. A key is long and random, so
 // a fast hash keeps it safe at rest.
 type keyring struct {
-	byHash map[[sha256.Size]byte]*keyEntry
+	byHash  hashes
+	entries map[string]any // as the file has them, by id
 }
+
+// hashes finds keys.
+type hashes map[[sha256.Size]byte]*keyEntry
 
 type keyEntry struct {
 	hash    [sha256.Size]byte
@@ -33,7 +39,7 @@ type keyEntry struct {
 
 // apiKey is one entry of a file of keys.
 type apiKey struct {
-	ID      string    `json:"id"`
+	ID      string    `json:"id,omitempty"`
 	SHA256  string    `json:"sha256"`
 	Subject string    `json:"subject,omitempty"`
 	Tenant  string    `json:"tenant,omitempty"`
@@ -42,6 +48,52 @@ type apiKey struct {
 	Scopes  []string  `json:"scopes,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
 }
+
+// entry makes the principal that the key proves.
+func (k *apiKey) entry() (*keyEntry, error) {
+	e := &keyEntry{expires: k.Expires}
+	sum, err := hex.DecodeString(k.SHA256)
+	if err != nil || len(sum) != sha256.Size {
+		return nil, errors.New("sha256 is not 64 hexadecimal digits")
+	}
+	copy(e.hash[:], sum)
+	subject := k.Subject
+	if subject == "" {
+		subject = k.ID
+	}
+	e.who = prove(&gate.Principal{
+		Subject: subject, Client: k.ID, Tenant: k.Tenant, Plan: k.Plan,
+		Roles: k.Roles, Scopes: k.Scopes, Issuer: "keys", Method: gate.APIKey,
+	})
+	return e, nil
+}
+
+// keys are the live objects of the kind keys. Their members are those of the
+// file of keys; the id stands in the path.
+var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
+	Name: "keys",
+	App:  "gatehouse_identity",
+	Read: func(id string, value json.RawMessage) (*keyEntry, error) {
+		var k apiKey
+		if err := registry.Strict(value, &k); err != nil {
+			return nil, err
+		}
+		if k.ID != "" && k.ID != id {
+			return nil, fmt.Errorf("the id is %q in the path and %q in the object", id, k.ID)
+		}
+		k.ID = id
+		return k.entry()
+	},
+	Index: func(all map[string]*keyEntry) hashes {
+		byHash := make(hashes, len(all))
+		for _, id := range slices.Sorted(maps.Keys(all)) { // of two with one hash, the same one wins each time
+			if e := all[id]; byHash[e.hash] == nil {
+				byHash[e.hash] = e
+			}
+		}
+		return byHash
+	},
+})
 
 var members = []string{"id", "sha256", "subject", "tenant", "plan", "roles", "scopes", "expires"}
 
@@ -71,8 +123,7 @@ func readKeys(name string) (*keyring, error) {
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('[') {
 		return nil, fail(errors.New("a list of keys is expected"))
 	}
-	ring := &keyring{byHash: make(map[[sha256.Size]byte]*keyEntry)}
-	ids := map[string]bool{}
+	ring := &keyring{byHash: hashes{}, entries: map[string]any{}}
 	for n := 0; dec.More(); n++ {
 		entry, _ := list[n].(map[string]any)
 		for member := range entry {
@@ -84,28 +135,20 @@ func readKeys(name string) (*keyring, error) {
 		if err := dec.Decode(&k); err != nil {
 			return nil, fail(err)
 		}
-		e := &keyEntry{expires: k.Expires}
-		sum, err := hex.DecodeString(k.SHA256)
-		switch {
-		case k.ID == "":
+		if k.ID == "" {
 			return nil, fail(errors.New("a key needs an id"))
-		case ids[k.ID]:
-			return nil, fail(fmt.Errorf("key %q stands twice", k.ID))
-		case err != nil || len(sum) != sha256.Size:
-			return nil, fail(fmt.Errorf("key %q: sha256 is not 64 hexadecimal digits", k.ID))
 		}
-		ids[k.ID] = true
-		copy(e.hash[:], sum)
+		if _, twice := ring.entries[k.ID]; twice {
+			return nil, fail(fmt.Errorf("key %q stands twice", k.ID))
+		}
+		e, err := k.entry()
+		if err != nil {
+			return nil, fail(fmt.Errorf("key %q: %w", k.ID, err))
+		}
 		if ring.byHash[e.hash] != nil {
 			return nil, fail(fmt.Errorf("key %q has the hash of another", k.ID))
 		}
-		if k.Subject == "" {
-			k.Subject = k.ID
-		}
-		e.who = prove(&gate.Principal{
-			Subject: k.Subject, Client: k.ID, Tenant: k.Tenant, Plan: k.Plan,
-			Roles: k.Roles, Scopes: k.Scopes, Issuer: "keys", Method: gate.APIKey,
-		})
+		ring.entries[k.ID] = k
 		ring.byHash[e.hash] = e
 	}
 	if _, err := dec.Token(); err != nil {
@@ -114,12 +157,22 @@ func readKeys(name string) (*keyring, error) {
 	return ring, nil
 }
 
+// findKey looks among the keys of the file and the live ones.
+func (h *Handler) findKey(key string, now time.Time) (*proven, gate.Reason) {
+	if h.app.keys != nil {
+		if who, reason := h.app.keys.byHash.find(key, now); reason != gate.IdentityInvalidAPIKey {
+			return who, reason
+		}
+	}
+	return h.keys.Load().find(key, now)
+}
+
 // find returns the principal of a key, or why there is none. The map is
 // searched by a hash that the caller cannot steer, and the match is compared
 // in constant time.
-func (k *keyring) find(key string, now time.Time) (*proven, gate.Reason) {
+func (byHash hashes) find(key string, now time.Time) (*proven, gate.Reason) {
 	sum := sha256.Sum256([]byte(key))
-	e := k.byHash[sum]
+	e := byHash[sum]
 	if e == nil || subtle.ConstantTimeCompare(e.hash[:], sum[:]) != 1 {
 		return nil, gate.IdentityInvalidAPIKey
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() { caddy.RegisterModule(new(Handler)) }
@@ -53,6 +54,7 @@ type Handler struct {
 	app     *App
 	issuers map[string]*Issuer // by identifier
 	told    []int              // indexes of facts
+	keys    registry.Live[hashes]
 }
 
 // CaddyModule returns the Caddy module information.
@@ -101,8 +103,10 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		h.told = append(h.told, f)
 	}
-	if h.Keys && h.app.keys == nil {
-		return errors.New("identity: keys are accepted here, but no file of keys is given")
+	if h.Keys {
+		if h.keys, err = keys.Open(ctx); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -32,6 +33,7 @@ type App struct {
 	fallback *plan
 	table    *bucket.Table
 	acquired bool
+	tenants  registry.Live[map[string]tenant]
 }
 
 // Plan is a named rate.
@@ -118,6 +120,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 	}
 	if err := gate.RegisterMetrics(ctx, keysRemembered, waiting); err != nil {
+		return err
+	}
+	var err error
+	if a.tenants, err = tenants.Open(ctx); err != nil {
 		return err
 	}
 	tablesLock.Lock()

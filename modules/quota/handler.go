@@ -14,16 +14,16 @@ import (
 
 // ServeHTTP takes one request from the caller's allowance, or refuses it.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.Mode == gate.Off {
+	ex, mode := gate.Enter(r, gate.Quota, h.Mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	ex := gate.Of(r)
 	plan := h.plan(ex)
 	key := h.caller(ex, r)
 
 	var o bucket.Outcome
-	if plan.queue > 0 && h.Mode == gate.Enforce {
+	if plan.queue > 0 && mode == gate.Enforce {
 		o = h.app.table.Queue(key, plan.limit, plan.queue, began)
 		if o.Allowed && o.Wait > 0 && !wait(r, o.Wait) {
 			o.Allowed = false
@@ -37,19 +37,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !o.Allowed {
 		denial = refuse(plan, o)
 	}
-	if err := ex.Conclude(w, r, gate.Quota, h.Mode, plan.name, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Quota, mode, plan.name, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
 }
 
-// plan is the rate of this quota, or the one the principal subscribed to. A
+// plan is the rate of this quota, or what was set for the tenant while the
+// gateway runs, or the plan that the principal carries. A
 // plan that is not defined is never unlimited: it is the default one.
 func (h *Handler) plan(ex *gate.Exchange) *plan {
 	if h.rate != nil {
 		return h.rate
 	}
 	if ex.Principal != nil {
+		if p := h.app.of(ex.Principal.Tenant); p != nil {
+			return p
+		}
 		if p := h.app.plans[ex.Principal.Plan]; p != nil {
 			return p
 		}

@@ -12,14 +12,14 @@ import (
 
 // ServeHTTP lets the request pass if its principal has what is required.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.Mode == gate.Off {
+	ex, mode := gate.Enter(r, gate.Require, h.Mode)
+	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	ex := gate.Of(r)
 
 	rule, denial := h.decide(ex, r)
-	if err := ex.Conclude(w, r, gate.Require, h.Mode, rule, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Require, mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
