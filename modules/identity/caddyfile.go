@@ -47,9 +47,6 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 			return parse.Unknown(helper.Dispenser, "issuer", name, known...)
 		}
 	}
-	if h.Keys && a.Keys == "" {
-		return helper.Err("keys are accepted here, but none are defined; add keys <file> to the global option identity")
-	}
 	return nil
 }
 

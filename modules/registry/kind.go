@@ -87,8 +87,14 @@ func (k *Kind[T, S]) index(objects map[string]*object) any {
 // Live is the view of a kind that requests look at.
 type Live[S any] struct{ current *atomic.Pointer[any] }
 
-// Load returns the snapshot as it is now.
-func (l Live[S]) Load() S { return (*l.current.Load()).(S) }
+// Load returns the snapshot as it is now; that of a view that was not opened is
+// the zero S.
+func (l Live[S]) Load() (s S) {
+	if l.current == nil {
+		return s
+	}
+	return (*l.current.Load()).(S)
+}
 
 // Open gives a module of the configuration being loaded its view. The view
 // stays good for as long as that configuration runs.
