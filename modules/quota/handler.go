@@ -19,8 +19,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	plan := h.plan(ex)
-	key := h.caller(ex, r)
+	plan, zone := h.plan(ex)
+	key := h.caller(ex, r, zone)
 
 	var o bucket.Outcome
 	if plan.queue > 0 && mode == gate.Enforce {
@@ -44,26 +44,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 }
 
 // plan is the rate of this quota, or what was set for the tenant while the
-// gateway runs, or the plan that the principal carries. A
-// plan that is not defined is never unlimited: it is the default one.
-func (h *Handler) plan(ex *gate.Exchange) *plan {
+// gateway runs, or the plan that the principal carries. A plan that is not
+// defined is never unlimited: it is the default one. The zone keeps what an
+// operator set apart: who is given more must not first pay off what the plan
+// before was spent by.
+func (h *Handler) plan(ex *gate.Exchange) (_ *plan, zone string) {
 	if h.rate != nil {
-		return h.rate
+		return h.rate, h.zone
 	}
 	if ex.Principal != nil {
 		if p := h.app.of(ex.Principal.Tenant); p != nil {
-			return p
+			return p, h.zone + "|" + p.policy
 		}
 		if p := h.app.plans[ex.Principal.Plan]; p != nil {
-			return p
+			return p, h.zone
 		}
 	}
-	return h.app.fallback
+	return h.app.fallback, h.zone
 }
 
 // caller names who is counted. An attribute that is empty must not become one
 // bucket for all who lack it: they are counted by address.
-func (h *Handler) caller(ex *gate.Exchange, r *http.Request) uint64 {
+func (h *Handler) caller(ex *gate.Exchange, r *http.Request, zone string) uint64 {
 	id := ""
 	switch {
 	case h.who == nil:
@@ -77,9 +79,9 @@ func (h *Handler) caller(ex *gate.Exchange, r *http.Request) uint64 {
 		if ex.Principal != nil {
 			issuer = ex.Principal.Issuer // two issuers may know a subject of the same name
 		}
-		return h.app.table.Key(h.zone, issuer, id)
+		return h.app.table.Key(zone, issuer, id)
 	}
-	return h.app.table.KeyOf(h.zone, ex.Network())
+	return h.app.table.KeyOf(zone, ex.Network())
 }
 
 func refuse(p *plan, o bucket.Outcome) *gate.Denial {
