@@ -30,11 +30,11 @@ func TestPlan(t *testing.T) {
 	free, pro := &plan{name: "free"}, &plan{name: "pro"}
 	h := &Handler{app: &App{plans: map[string]*plan{"free": free, "pro": pro}, fallback: free}}
 	for name, want := range map[string]*plan{"pro": pro, "free": free, "": free, "none-such": free} {
-		if got := h.plan(&gate.Exchange{Principal: &gate.Principal{Plan: name}}); got != want {
+		if got, _ := h.plan(&gate.Exchange{Principal: &gate.Principal{Plan: name}}); got != want {
 			t.Errorf("plan %q is %v", name, got)
 		}
 	}
-	if h.plan(&gate.Exchange{}) != free {
+	if p, _ := h.plan(&gate.Exchange{}); p != free {
 		t.Error("nobody has a plan of its own")
 	}
 }
