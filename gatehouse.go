@@ -8,6 +8,7 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/api"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/contract"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/firewall"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/guard"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/identity"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/quota"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/registry"

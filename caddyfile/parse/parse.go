@@ -172,12 +172,21 @@ func Size(d *caddyfile.Dispenser, to *int64) error {
 	if !d.AllArgs(&word) {
 		return d.ArgErr()
 	}
-	n, err := humanize.ParseBytes(word)
-	if err != nil || n == 0 || n > 1<<40 {
+	n, ok := ParseSize(word)
+	if !ok {
 		return d.Errf("%s %q is not a size; write for example 64KiB or 1MB", opt, word)
 	}
-	*to = int64(n)
+	*to = n
 	return nil
+}
+
+// ParseSize reads a number of bytes such as 64KiB or 1MB.
+func ParseSize(word string) (int64, bool) {
+	n, err := humanize.ParseBytes(word)
+	if err != nil || n == 0 || n > 1<<40 {
+		return 0, false
+	}
+	return int64(n), true
 }
 
 // Rate is a number of events per length of time, written 60/m.

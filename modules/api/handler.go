@@ -78,7 +78,9 @@ func (h *Handler) conclude(ex *gate.Exchange, rw *response, err error) (int, *ga
 	case rw.held != 0:
 		status, denial = rw.held, &gate.Denial{Reason: upstreamReason(rw.held)}
 	}
-	if denial == nil || denial.Reason.Stage() == gate.API.String() {
+	// A stage may also refuse late, in a body that the proxy reads; nothing is
+	// recorded of that yet.
+	if denial == nil || denial.Reason.Stage() == gate.API.String() || !ex.Refused() {
 		ex.Close(denial)
 	}
 	return status, denial

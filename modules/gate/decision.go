@@ -21,6 +21,11 @@ type Decision struct {
 // Decisions returns what the stages concluded so far, in order.
 func (ex *Exchange) Decisions() []Decision { return ex.decisions[:ex.decided] }
 
+// Refused reports whether a stage has denied the request.
+func (ex *Exchange) Refused() bool {
+	return ex.decided > 0 && ex.decisions[ex.decided-1].Verdict == Denied
+}
+
 // Dropped counts the decisions that did not fit into the record.
 func (ex *Exchange) Dropped() int { return int(ex.dropped) }
 

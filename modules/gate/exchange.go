@@ -22,6 +22,7 @@ type Exchange struct {
 	Operation *Operation // nil while nothing is matched
 	Params    []Param    // path parameters of the operation, decoded
 	Modes     LiveModes  // what operators switched for this API
+	Decoded   any        // the JSON body as the guard read it; nil if it did not
 	Later     any        // what the stage that named the operation has still to do
 
 	body      body

@@ -22,6 +22,17 @@ const (
 	APIUpstreamUnavailable
 	APIUpstreamTimeout
 
+	GuardPath
+	GuardURL
+	GuardQuery
+	GuardHeaders
+	GuardFraming
+	GuardContentType
+	GuardContentEncoding
+	GuardBodyTooLarge
+	GuardBodyUnreadable
+	GuardJSON
+
 	ContractUnknownPath
 	ContractUnknownMethod
 
@@ -85,6 +96,17 @@ var reasons = [reasonCount]struct {
 	APIUpstreamFailed:      {"api.upstream_failed", 502, "The service behind the gateway failed."},
 	APIUpstreamUnavailable: {"api.upstream_unavailable", 503, "The service behind the gateway is not available."},
 	APIUpstreamTimeout:     {"api.upstream_timeout", 504, "The service behind the gateway took too long."},
+
+	GuardPath:            {"guard.path", 400, "The path can be read in more than one way."},
+	GuardURL:             {"guard.url_too_long", 414, "The URL is too long."},
+	GuardQuery:           {"guard.query", 400, "The query is malformed or has too many members."},
+	GuardHeaders:         {"guard.headers", 431, "The request has too many header fields."},
+	GuardFraming:         {"guard.framing", 400, "The request's header fields contradict each other."},
+	GuardContentType:     {"guard.content_type", 415, "This content type is not accepted here."},
+	GuardContentEncoding: {"guard.content_encoding", 415, "This content encoding is not accepted here."},
+	GuardBodyTooLarge:    {"guard.body_too_large", 413, "The request body is too large."},
+	GuardBodyUnreadable:  {"guard.body_unreadable", 400, "The request body could not be read."},
+	GuardJSON:            {"guard.json", 400, "The JSON of the request body is not acceptable."},
 
 	ContractUnknownPath:   {"contract.unknown_path", 404, "The API has no such path."},
 	ContractUnknownMethod: {"contract.unknown_method", 405, "The path does not support this method."},

@@ -1,9 +1,6 @@
 package gate
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Stage names one handler of the walk that may allow or deny.
 type Stage uint8
@@ -11,6 +8,7 @@ type Stage uint8
 // The stages, in the order of the walk.
 const (
 	API Stage = iota
+	Guard
 	Contract
 	Identity
 	Require
@@ -20,14 +18,18 @@ const (
 	stageCount
 )
 
-var stageNames = [stageCount]string{"api", "contract", "identity", "require", "quota", "input", "firewall"}
+var stageNames = [stageCount]string{"api", "guard", "contract", "identity", "require", "quota", "input", "firewall"}
 
 func (s Stage) String() string { return stageNames[s] }
 
 // StageOf finds a stage by its name.
 func StageOf(name string) (Stage, bool) {
-	i := slices.Index(stageNames[:], name)
-	return Stage(max(i, 0)), i >= 0
+	for s := range stageCount {
+		if stageNames[s] == name {
+			return s, true
+		}
+	}
+	return 0, false
 }
 
 // Mode says how seriously a stage takes its own decisions.

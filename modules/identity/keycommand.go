@@ -168,7 +168,7 @@ func (f *keyFlags) ask(method, path string, body []byte, header http.Header) ([]
 	if err != nil {
 		return nil, explain(err, f.entry.ID)
 	}
-	defer resp.Body.Close() //nolint:errcheck // it was read
+	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)
 }
 

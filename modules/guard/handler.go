@@ -1,0 +1,232 @@
+package guard
+
+import (
+	"errors"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/guard/internal/canon"
+)
+
+// checks are made in this order: what costs least comes first.
+var checks = [checkCount]func(*Handler, *gate.Exchange, *http.Request) *gate.Denial{
+	pathCheck:            (*Handler).path,
+	urlCheck:             (*Handler).url,
+	queryCheck:           (*Handler).query,
+	headersCheck:         (*Handler).headers,
+	framingCheck:         (*Handler).framing,
+	contentTypeCheck:     (*Handler).contentType,
+	contentEncodingCheck: (*Handler).contentEncoding,
+	bodyCheck:            (*Handler).body,
+	jsonCheck:            (*Handler).json,
+}
+
+// ServeHTTP passes a request that is well formed.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	ex, mode := gate.Enter(r, gate.Guard, h.Mode)
+	if mode == gate.Off {
+		return next.ServeHTTP(w, r)
+	}
+	began := time.Now()
+	for c, look := range checks {
+		m := mode
+		if own := h.modes[c]; own != nil && m == gate.Enforce {
+			m = *own
+		}
+		if m == gate.Off {
+			continue
+		}
+		if d := look(h, ex, r); d != nil {
+			if err := ex.Conclude(w, r, gate.Guard, m, checkNames[c], d, began); err != nil {
+				return err
+			}
+		}
+	}
+	if err := ex.Conclude(w, r, gate.Guard, mode, "", nil, began); err != nil {
+		return err
+	}
+	return next.ServeHTTP(w, r)
+}
+
+// path gives the path its canonical form, in place: a copy of the request
+// would not be seen by placeholders and error routes.
+func (h *Handler) path(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	sent := r.URL.EscapedPath()
+	if sent == "*" && r.Method == http.MethodOptions || sent == "" && r.Method == http.MethodConnect {
+		return nil // RFC 9112, sections 3.2.3 and 3.2.4
+	}
+	canonical, fault := canon.Path(sent, h.EncodedSlash)
+	switch {
+	case fault != "":
+		return &gate.Denial{Reason: gate.GuardPath, Detail: "The path has " + fault + "."}
+	case canonical == sent:
+		return nil
+	case h.Path == "refuse":
+		return &gate.Denial{Reason: gate.GuardPath, Detail: "The path is not in its canonical form."}
+	}
+	decoded, err := url.PathUnescape(canonical)
+	if err != nil {
+		return &gate.Denial{Reason: gate.GuardPath, Err: err}
+	}
+	r.URL.Path, r.URL.RawPath = decoded, canonical
+	r.RequestURI = r.URL.RequestURI()
+	return nil
+}
+
+func (h *Handler) url(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	if len(r.URL.Path) > h.MaxURL || len(r.URL.RawPath) > h.MaxURL || len(r.URL.Path)+len(r.URL.RawQuery) > h.MaxURL {
+		return &gate.Denial{Reason: gate.GuardURL}
+	}
+	return nil
+}
+
+func (h *Handler) query(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	if n, ok := canon.Query(r.URL.RawQuery); !ok || n > h.MaxQuery {
+		return &gate.Denial{Reason: gate.GuardQuery}
+	}
+	return nil
+}
+
+func (h *Handler) headers(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	n := 0
+	for _, values := range r.Header {
+		n += len(values)
+	}
+	if n > h.MaxHeaders {
+		return &gate.Denial{Reason: gate.GuardHeaders}
+	}
+	return nil
+}
+
+// single are header fields of which a second one makes the request mean two
+// things. Go's server refuses those that frame the body.
+var single = [...]string{"Content-Type", "Content-Encoding", "Authorization", "Origin"}
+
+func (*Handler) framing(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	refuse := func(detail string) *gate.Denial {
+		return &gate.Denial{Reason: gate.GuardFraming, Detail: detail}
+	}
+	if strings.ContainsAny(r.Host, "/\\@?#% \t,") {
+		return refuse("The Host is none.")
+	}
+	for _, name := range single {
+		if len(r.Header[name]) > 1 {
+			return refuse("The field " + name + " stands twice.")
+		}
+	}
+	if len(r.TransferEncoding) > 0 && (r.ProtoMajor != 1 || r.ProtoMinor == 0 || r.ContentLength >= 0) {
+		return refuse("The length of the body is given in two ways.")
+	}
+	return nil
+}
+
+// hasBody is also true of a chunked body that turns out empty.
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
+
+func (h *Handler) contentType(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	if len(h.ContentTypes) == 0 || !hasBody(r) {
+		return nil
+	}
+	kind := mediaType(r)
+	for _, t := range h.ContentTypes {
+		if matches(t, kind) {
+			return nil
+		}
+	}
+	return &gate.Denial{Reason: gate.GuardContentType}
+}
+
+// mediaType is the content type without parameters, or empty.
+func mediaType(r *http.Request) string {
+	v := r.Header.Get("Content-Type")
+	if v == "" || v == "application/json" {
+		return v
+	}
+	kind, _, err := mime.ParseMediaType(v)
+	if err != nil {
+		return ""
+	}
+	return kind
+}
+
+func matches(pattern, kind string) bool {
+	if prefix, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(kind, prefix)
+	}
+	return pattern == kind
+}
+
+// limit is how long the body may be.
+func (h *Handler) limit(r *http.Request) int64 {
+	if len(h.MaxBodyOf) > 0 {
+		kind := mediaType(r)
+		if n, ok := h.MaxBodyOf[kind]; ok {
+			return n
+		}
+		if main, _, ok := strings.Cut(kind, "/"); ok {
+			if n, ok := h.MaxBodyOf[main+"/*"]; ok {
+				return n
+			}
+		}
+	}
+	return h.MaxBody
+}
+
+// body bounds what the client sends, and what comes out of it.
+func (h *Handler) body(_ *gate.Exchange, r *http.Request) *gate.Denial {
+	if !hasBody(r) {
+		return nil
+	}
+	limit := h.limit(r)
+	if r.ContentLength > limit {
+		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
+	}
+	if r.ContentLength < 0 {
+		r.Body = &bounded{ReadCloser: r.Body, left: limit}
+	}
+	return nil
+}
+
+// json reads a JSON body in the only way there is to read it, and leaves the
+// value for the contract.
+func (h *Handler) json(ex *gate.Exchange, r *http.Request) *gate.Denial {
+	if !hasBody(r) {
+		return nil
+	}
+	if kind := mediaType(r); kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+		return nil
+	}
+	data, err := ex.Body(r, h.limit(r))
+	var denial *gate.Denial
+	switch {
+	case errors.As(err, &denial):
+		return denial
+	case errors.Is(err, gate.ErrBodyTooLarge):
+		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
+	case err != nil:
+		return &gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err}
+	case len(data) == 0:
+		return nil
+	}
+	value, err := strictjson.Decode(data, h.limits)
+	if err != nil {
+		d := &gate.Denial{Reason: gate.GuardJSON, Err: err}
+		if bad, ok := errors.AsType[*strictjson.Error](err); ok {
+			d.Fields = []gate.FieldError{{Pointer: "#", Detail: bad.Error()}}
+		}
+		return d
+	}
+	if h.common {
+		ex.Decoded = value
+	}
+	return nil
+}
