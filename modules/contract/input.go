@@ -226,7 +226,7 @@ func (c *check) checkBody(ex *gate.Exchange, r *http.Request) *gate.Denial {
 			return &gate.Denial{Reason: gate.InputMalformed, Err: err}
 		}
 		value = param.Form(t.shape, form)
-	} else if value, err = strictjson.Decode(data, strictjson.Limits{}); err != nil {
+	} else if value, err = decoded(ex, data); err != nil {
 		d := &gate.Denial{Reason: gate.InputMalformed, Err: err}
 		if e, ok := errors.AsType[*strictjson.Error](err); ok {
 			d.Detail = fmt.Sprintf("The body is not acceptable JSON: %s at byte %d.", e.Reason, e.Offset)
@@ -304,4 +304,13 @@ func unreadable(err error) *gate.Denial {
 		}
 	}
 	return &gate.Denial{Reason: gate.InputBodyUnreadable, Err: err}
+}
+
+// decoded is the JSON value of the body: as the guard has read it under limits
+// at least as strict, or read now.
+func decoded(ex *gate.Exchange, data []byte) (any, error) {
+	if ex.Decoded != nil {
+		return ex.Decoded, nil
+	}
+	return strictjson.Decode(data, strictjson.Limits{})
 }

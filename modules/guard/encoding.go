@@ -28,10 +28,13 @@ func (h *Handler) contentEncoding(_ *gate.Exchange, r *http.Request) *gate.Denia
 			Header: http.Header{"Accept-Encoding": {"gzip, deflate, zstd"}}, // RFC 9110, section 15.5.16
 		}
 	}
-	if limit := h.limit(r); r.ContentLength > limit {
+	limit := h.limit(r)
+	if r.ContentLength > limit {
 		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
 	}
-	r.Body = &decoded{sent: r.Body, open: open}
+	// Bounded on both sides: much can come out of little, and nothing out of much.
+	sent := &bounded{ReadCloser: r.Body, left: limit}
+	r.Body = &bounded{ReadCloser: &decoded{sent: sent, open: open}, left: limit}
 	r.ContentLength = -1
 	delete(r.Header, "Content-Encoding")
 	delete(r.Header, "Content-Length")
@@ -64,13 +67,19 @@ func (d *decoded) Read(p []byte) (int, error) {
 		d.from, d.err = d.open(d.sent)
 	}
 	if d.err != nil {
-		return 0, d.err
+		return 0, unreadable(d.err)
 	}
 	n, err := d.from.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		err = gate.Deny(&gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err})
+	return n, unreadable(err)
+}
+
+// unreadable leaves alone what is no fault, and a denial from below.
+func unreadable(err error) error {
+	var denial *gate.Denial
+	if err == nil || errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &denial) {
+		return err
 	}
-	return n, err
+	return gate.Deny(&gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err})
 }
 
 func (d *decoded) Close() error {

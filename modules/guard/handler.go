@@ -190,7 +190,7 @@ func (h *Handler) body(_ *gate.Exchange, r *http.Request) *gate.Denial {
 	if r.ContentLength > limit {
 		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
 	}
-	if r.ContentLength < 0 {
+	if _, already := r.Body.(*bounded); r.ContentLength < 0 && !already {
 		r.Body = &bounded{ReadCloser: r.Body, left: limit}
 	}
 	return nil

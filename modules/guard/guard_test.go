@@ -1,0 +1,240 @@
+package guard
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+// provision makes a handler of the options in a block.
+func provision(t testing.TB, block string) *Handler {
+	t.Helper()
+	h := new(Handler)
+	if err := h.UnmarshalCaddyfile(caddyfile.NewTestDispenser("guard {\n" + block + "\n}")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	if err := h.Provision(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// through sends a request through the guard and reads its body, as a backend would.
+func through(h *Handler, r *http.Request) (reason gate.Reason, path, body string) {
+	w := httptest.NewRecorder()
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, &caddyhttp.Server{})
+	err := h.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		path = r.URL.EscapedPath()
+		data, err := io.ReadAll(r.Body)
+		body = string(data)
+		return err
+	}))
+	var d *gate.Denial
+	if errors.As(err, &d) {
+		reason = d.Reason
+	}
+	return reason, path, body
+}
+
+func post(body, contentType string, header ...string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
+	r.Header.Set("Content-Type", contentType)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	return r
+}
+
+// chunked hides the length of the body.
+func chunked(r *http.Request) *http.Request {
+	r.ContentLength = -1
+	return r
+}
+
+func TestChecks(t *testing.T) {
+	many := httptest.NewRequest(http.MethodGet, "/", nil)
+	for range 101 {
+		many.Header.Add("X-Many", "1")
+	}
+	twice := httptest.NewRequest(http.MethodGet, "/", nil)
+	twice.Header["Authorization"] = []string{"a", "b"}
+	host := httptest.NewRequest(http.MethodGet, "/", nil)
+	host.Host = "a/b"
+	both := post("{}", "application/json")
+	both.TransferEncoding = []string{"chunked"}
+	for _, c := range []struct {
+		name, block string
+		r           *http.Request
+		want        gate.Reason
+	}{
+		{"a plain request", "", httptest.NewRequest(http.MethodGet, "/a?b=c", nil), gate.None},
+		{"an encoded slash", "", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.GuardPath},
+		{"an encoded slash that is data", "encoded_slash", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
+		{"dot segments, refused", "path refuse", httptest.NewRequest(http.MethodGet, "/a/%2e%2e/b", nil), gate.GuardPath},
+		{"OPTIONS *", "", httptest.NewRequest(http.MethodOptions, "*", nil), gate.None},
+		{"a long URL", "max_url 16B", httptest.NewRequest(http.MethodGet, "/?q=0123456789abcdef", nil), gate.GuardURL},
+		{"a query of many members", "max_query 2", httptest.NewRequest(http.MethodGet, "/?a&b&c", nil), gate.GuardQuery},
+		{"a broken query", "", httptest.NewRequest(http.MethodGet, "/?a=%zz", nil), gate.GuardQuery},
+		{"many header fields", "", many, gate.GuardHeaders},
+		{"a field twice", "", twice, gate.GuardFraming},
+		{"a host that is none", "", host, gate.GuardFraming},
+		{"a length given in two ways", "", both, gate.GuardFraming},
+		{"a content type that is not accepted", "content_types application/json image/*", post("a", "text/csv"), gate.GuardContentType},
+		{"none where one is asked for", "content_types application/json", post("a", ""), gate.GuardContentType},
+		{"one that is", "content_types application/json image/*", post("a", "image/png"), gate.None},
+		{"a long body", "max_body 4B", post("12345", "text/plain"), gate.GuardBodyTooLarge},
+		{"one that just fits", "max_body 5B", post("12345", "text/plain"), gate.None},
+		{"a long body of unknown length", "max_body 4B", chunked(post("12345", "text/plain")), gate.GuardBodyTooLarge},
+		{"one that just fits, of unknown length", "max_body 5B", chunked(post("12345", "text/plain")), gate.None},
+		{"a long body of its type", "max_body 4B image/*", post("12345", "image/png"), gate.GuardBodyTooLarge},
+		{"of another type", "max_body 4B image/*", post("12345", "text/plain"), gate.None},
+		{"JSON", "", post(`{"a":1}`, "application/json; charset=utf-8"), gate.None},
+		{"a member twice", "", post(`{"a":1,"a":2}`, "application/json"), gate.GuardJSON},
+		{"of a type that ends in json", "", post(`{"a":1,"a":2}`, "application/problem+json"), gate.GuardJSON},
+		{"a number that panics libraries", "", post(`1e10000000`, "application/json"), gate.GuardJSON},
+		{"something behind the value", "", post(`{} {}`, "application/json"), gate.GuardJSON},
+		{"bytes that are not UTF-8", "", post("\"\xff\"", "application/json"), gate.GuardJSON},
+		{"deep JSON", "json depth 2", post(`[[[]]]`, "application/json"), gate.GuardJSON},
+		{"many values", "json values 3 string 9", post(`[1,2,3,4]`, "application/json"), gate.GuardJSON},
+		{"a long string", "json string 3", post(`"abcdef"`, "application/json"), gate.GuardJSON},
+		{"JSON, chunked, too long", "max_body 4B", chunked(post(`[1,2,3]`, "application/json")), gate.GuardBodyTooLarge},
+		{"an unknown encoding", "", post("x", "text/plain", "Content-Encoding", "br"), gate.GuardContentEncoding},
+		{"two encodings", "", post("x", "text/plain", "Content-Encoding", "gzip, gzip"), gate.GuardContentEncoding},
+		{"what is no gzip", "", post("x", "text/plain", "Content-Encoding", "gzip"), gate.GuardBodyUnreadable},
+		{"a check in shadow", "shadow json", post(`{"a":1,"a":2}`, "application/json"), gate.None},
+		{"a check that is off", "off json", post(`{"a":1,"a":2}`, "application/json"), gate.None},
+		{"another check beside it", "off json\nmax_url 2B", post(`{"a":1,"a":2}`, "application/json"), gate.None},
+		{"all in shadow", "mode shadow", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
+		{"all off", "mode off", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
+	} {
+		if got, _, _ := through(provision(t, c.block), c.r); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestCanonicalize(t *testing.T) {
+	r := httptest.NewRequest(http.MethodGet, "/a/%2e%2e//%62?x=/../", nil)
+	if reason, path, _ := through(provision(t, ""), r); reason != gate.None || path != "/b" {
+		t.Errorf("%v %q", reason, path)
+	}
+	if r.RequestURI != "/b?x=/../" {
+		t.Errorf("placeholders see %q", r.RequestURI)
+	}
+}
+
+func zipped(t testing.TB, text string) string {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, err := io.WriteString(z, text)
+	if err := errors.Join(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestEncodings holds that the stages behind, and the backend, get what was meant.
+func TestEncodings(t *testing.T) {
+	h := provision(t, "max_body 1KiB")
+	enc, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, body := range map[string]string{"gzip": zipped(t, `{"a":1}`), "zstd": string(enc.EncodeAll([]byte(`{"a":1}`), nil))} {
+		r := post(body, "application/json", "Content-Encoding", name)
+		if reason, _, got := through(h, r); reason != gate.None || got != `{"a":1}` || r.Header.Get("Content-Encoding") != "" {
+			t.Errorf("%s: %v %q %q", name, reason, got, r.Header)
+		}
+	}
+	for name, r := range map[string]*http.Request{
+		"a bomb":                    post(zipped(t, strings.Repeat("0", 1<<20)), "text/plain", "Content-Encoding", "gzip"),
+		"a bomb that says JSON":     post(zipped(t, strings.Repeat(" ", 1<<20)), "application/json", "Content-Encoding", "gzip"),
+		"much that comes to little": chunked(post(strings.Repeat(zipped(t, ""), 100), "text/plain", "Content-Encoding", "gzip")),
+	} {
+		if reason, _, got := through(h, r); reason != gate.GuardBodyTooLarge || len(got) > 1<<10 {
+			t.Errorf("%s: %v and %d bytes", name, reason, len(got))
+		}
+	}
+	if reason, _, _ := through(h, post(zipped(t, `{"a":1,"a":2}`), "application/json", "Content-Encoding", "gzip")); reason != gate.GuardJSON {
+		t.Errorf("a member twice, zipped: %v", reason)
+	}
+	if reason, _, _ := through(h, post(zipped(t, "hello hello hello")[:20], "text/plain", "Content-Encoding", "gzip")); reason != gate.GuardBodyUnreadable {
+		t.Errorf("a body cut off: %v", reason)
+	}
+}
+
+// FuzzGuard: whatever is sent, what passes has a canonical path, and a body no
+// longer than its limit that is JSON where it says so.
+func FuzzGuard(f *testing.F) {
+	f.Add("/a/../b", "a=1", "application/json", "gzip", []byte(`{"a":1}`))
+	f.Add("/", "", "text/plain", "", []byte("x"))
+	f.Add("/a%2fb", "%zz", "application/json", "zstd", []byte{0x28, 0xb5, 0x2f, 0xfd})
+	h := provision(f, "max_body 64B")
+	again := provision(f, "max_body 64B\npath refuse")
+	f.Fuzz(func(t *testing.T, path, query, contentType, encoding string, body []byte) {
+		r, err := http.NewRequest(http.MethodPost, "http://localhost", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.URL, err = r.URL.Parse(path); err != nil || r.URL.Opaque != "" {
+			return
+		}
+		r.URL.RawQuery = query
+		r.Header.Set("Content-Type", contentType)
+		if encoding != "" {
+			r.Header.Set("Content-Encoding", encoding)
+		}
+		reason, _, got := through(h, r)
+		if len(got) > 64 {
+			t.Fatalf("%d bytes came through", len(got))
+		}
+		if reason != gate.None {
+			return
+		}
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader(got)), int64(len(got))
+		if reason, _, same := through(again, r); reason != gate.None || same != got {
+			t.Fatalf("what passed is refused: %v", reason)
+		}
+	})
+}
+
+// BenchmarkGuard measures what a good request costs: a GET, and the kilobyte of
+// JSON that only guard decodes.
+func BenchmarkGuard(b *testing.B) {
+	h := provision(b, "")
+	next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil })
+	b.Run("GET", func(b *testing.B) {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodGet, "/orders/ord_1?limit=10&sort=asc", nil)
+		for _, name := range []string{"Accept", "User-Agent", "Authorization", "Accept-Encoding"} {
+			r.Header.Set(name, "x")
+		}
+		r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, &caddyhttp.Server{})
+		gate.Of(r)
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := h.ServeHTTP(w, r, next); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
