@@ -16,7 +16,7 @@ import (
 // contentEncoding takes the encoding of the body off, so that what is checked
 // is what is meant, and what the backend gets is what was checked. Nothing is
 // read yet: the body is decoded as it is read, and bounded there.
-func (h *Handler) contentEncoding(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) contentEncoding(_ *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	encoding := strings.ToLower(strings.TrimSpace(r.Header.Get("Content-Encoding")))
 	if encoding == "" || encoding == "identity" || !hasBody(r) {
 		return nil
@@ -31,6 +31,9 @@ func (h *Handler) contentEncoding(_ *gate.Exchange, r *http.Request) *gate.Denia
 	limit := h.limit(r)
 	if r.ContentLength > limit {
 		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
+	}
+	if !enforce {
+		return nil
 	}
 	// Bounded on both sides: much can come out of little, and nothing out of much.
 	sent := &bounded{ReadCloser: r.Body, left: limit}

@@ -132,12 +132,14 @@ func TestChecks(t *testing.T) {
 }
 
 func TestCanonicalize(t *testing.T) {
-	r := httptest.NewRequest(http.MethodGet, "/a/%2e%2e//%62?x=/../", nil)
-	if reason, path, _ := through(provision(t, ""), r); reason != gate.None || path != "/b" {
-		t.Errorf("%v %q", reason, path)
-	}
-	if r.RequestURI != "/b?x=/../" {
-		t.Errorf("placeholders see %q", r.RequestURI)
+	const sent = "/a/%2e%2e//%62?x=/../"
+	for block, want := range map[string]string{"": "/b?x=/../", "shadow path": sent, "mode shadow": sent, "off path": sent} {
+		w := httptest.NewRecorder()
+		r := caddyhttp.PrepareRequest(httptest.NewRequest(http.MethodGet, sent, nil), caddy.NewReplacer(), w, &caddyhttp.Server{})
+		err := provision(t, block).ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error { return nil }))
+		if err != nil || r.RequestURI != want || r.URL.RequestURI() != want {
+			t.Errorf("%q: placeholders see %q, the backend %q: %v", block, r.RequestURI, r.URL.RequestURI(), err)
+		}
 	}
 }
 

@@ -15,8 +15,9 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/guard/internal/canon"
 )
 
-// checks are made in this order: what costs least comes first.
-var checks = [checkCount]func(*Handler, *gate.Exchange, *http.Request) *gate.Denial{
+// checks are made in this order: what costs least comes first. One that would
+// change the request does so only when it is enforced.
+var checks = [checkCount]func(h *Handler, ex *gate.Exchange, r *http.Request, enforce bool) *gate.Denial{
 	pathCheck:            (*Handler).path,
 	urlCheck:             (*Handler).url,
 	queryCheck:           (*Handler).query,
@@ -43,7 +44,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if m == gate.Off {
 			continue
 		}
-		if d := look(h, ex, r); d != nil {
+		if d := look(h, ex, r, m == gate.Enforce); d != nil {
 			if err := ex.Conclude(w, r, gate.Guard, m, checkNames[c], d, began); err != nil {
 				return err
 			}
@@ -57,7 +58,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // path gives the path its canonical form, in place: a copy of the request
 // would not be seen by placeholders and error routes.
-func (h *Handler) path(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) path(_ *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	sent := r.URL.EscapedPath()
 	if sent == "*" && r.Method == http.MethodOptions || sent == "" && r.Method == http.MethodConnect {
 		return nil // RFC 9112, sections 3.2.3 and 3.2.4
@@ -71,6 +72,9 @@ func (h *Handler) path(_ *gate.Exchange, r *http.Request) *gate.Denial {
 	case h.Path == "refuse":
 		return &gate.Denial{Reason: gate.GuardPath, Detail: "The path is not in its canonical form."}
 	}
+	if !enforce {
+		return nil
+	}
 	decoded, err := url.PathUnescape(canonical)
 	if err != nil {
 		return &gate.Denial{Reason: gate.GuardPath, Err: err}
@@ -80,21 +84,21 @@ func (h *Handler) path(_ *gate.Exchange, r *http.Request) *gate.Denial {
 	return nil
 }
 
-func (h *Handler) url(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) url(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	if len(r.URL.Path) > h.MaxURL || len(r.URL.RawPath) > h.MaxURL || len(r.URL.Path)+len(r.URL.RawQuery) > h.MaxURL {
 		return &gate.Denial{Reason: gate.GuardURL}
 	}
 	return nil
 }
 
-func (h *Handler) query(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) query(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	if n, ok := canon.Query(r.URL.RawQuery); !ok || n > h.MaxQuery {
 		return &gate.Denial{Reason: gate.GuardQuery}
 	}
 	return nil
 }
 
-func (h *Handler) headers(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) headers(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	n := 0
 	for _, values := range r.Header {
 		n += len(values)
@@ -109,7 +113,7 @@ func (h *Handler) headers(_ *gate.Exchange, r *http.Request) *gate.Denial {
 // things. Go's server refuses those that frame the body.
 var single = [...]string{"Content-Type", "Content-Encoding", "Authorization", "Origin"}
 
-func (*Handler) framing(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	refuse := func(detail string) *gate.Denial {
 		return &gate.Denial{Reason: gate.GuardFraming, Detail: detail}
 	}
@@ -132,7 +136,7 @@ func hasBody(r *http.Request) bool {
 	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
-func (h *Handler) contentType(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) contentType(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	if len(h.ContentTypes) == 0 || !hasBody(r) {
 		return nil
 	}
@@ -182,7 +186,7 @@ func (h *Handler) limit(r *http.Request) int64 {
 }
 
 // body bounds what the client sends, and what comes out of it.
-func (h *Handler) body(_ *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) body(_ *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	if !hasBody(r) {
 		return nil
 	}
@@ -190,7 +194,7 @@ func (h *Handler) body(_ *gate.Exchange, r *http.Request) *gate.Denial {
 	if r.ContentLength > limit {
 		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
 	}
-	if _, already := r.Body.(*bounded); r.ContentLength < 0 && !already {
+	if _, already := r.Body.(*bounded); r.ContentLength < 0 && !already && enforce {
 		r.Body = &bounded{ReadCloser: r.Body, left: limit}
 	}
 	return nil
@@ -198,7 +202,7 @@ func (h *Handler) body(_ *gate.Exchange, r *http.Request) *gate.Denial {
 
 // json reads a JSON body in the only way there is to read it, and leaves the
 // value for the contract.
-func (h *Handler) json(ex *gate.Exchange, r *http.Request) *gate.Denial {
+func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	if !hasBody(r) {
 		return nil
 	}
