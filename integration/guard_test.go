@@ -34,9 +34,9 @@ func TestGuardPath(t *testing.T) {
 	back := newBackend(t, nil)
 	gw := start(t, "", `
 	guard
-	@admin path /admin*
-	respond @admin "not for you" 403
 	api orders {
+		@admin path /admin*
+		respond @admin "not for you" 403
 		reverse_proxy `+back.addr()+`
 	}
 `)
