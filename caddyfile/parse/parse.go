@@ -181,7 +181,7 @@ func Size(d *caddyfile.Dispenser, to *int64) error {
 }
 
 // ParseSize reads a number of bytes such as 64KiB or 1MB.
-func ParseSize(word string) (int64, bool) {
+func ParseSize(word string) (int64, bool) { //nolint:revive // parse.Size reads the option; this a word
 	n, err := humanize.ParseBytes(word)
 	if err != nil || n == 0 || n > 1<<40 {
 		return 0, false

@@ -47,8 +47,7 @@ func through(h *Handler, r *http.Request) (reason gate.Reason, path, body string
 		body = string(data)
 		return err
 	}))
-	var d *gate.Denial
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*gate.Denial](err); ok {
 		reason = d.Reason
 	}
 	return reason, path, body

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"mime"
 	"slices"
@@ -157,7 +158,7 @@ func (h *Handler) Validate() error {
 		}
 	}
 	if h.JSON.Depth > 1000 || h.JSON.Number > 1000 || h.JSON.Exponent > 10_000 {
-		return fmt.Errorf("guard: json depth and number may be 1000 and exponent 10000 at most; more harms what reads it")
+		return errors.New("guard: json depth and number may be 1000 and exponent 10000 at most; more harms what reads it")
 	}
 	for _, t := range h.ContentTypes {
 		if err := validType(t); err != nil {
