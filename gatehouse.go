@@ -12,5 +12,6 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/identity"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/quota"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/registry"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/reputation"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/require"
 )

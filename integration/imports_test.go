@@ -25,7 +25,7 @@ func mayKnow(pkg string) []string {
 	case strings.HasPrefix(pkg, "modules/"):
 		stage := strings.Join(strings.Split(pkg, "/")[:2], "/")
 		if strings.Contains(pkg, "/internal/") {
-			return []string{stage + "/internal", "modules/gate/strictjson"}
+			return []string{stage + "/internal", "modules/gate/strictjson", "modules/gate/fetch"}
 		}
 		return []string{stage, "modules/gate", "caddyfile/order", "caddyfile/parse", "modules/cli", "modules/registry", "modules/cluster"}
 	}

@@ -16,7 +16,7 @@ import (
 var (
 	// beforeRedir comes first: checks that need no caller, on the request as it
 	// was sent, before anything rewrites it.
-	beforeRedir = []string{"guard", "contract"}
+	beforeRedir = []string{"reputation", "guard", "contract"}
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.

@@ -33,6 +33,12 @@ func (e *entry) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if ex.Client.IsValid() {
 		enc.AddString("client_ip", ex.Client.String())
 	}
+	if ex.Origin.Country != "" {
+		enc.AddString("country", ex.Origin.Country)
+	}
+	if ex.Origin.ASN != 0 {
+		enc.AddUint32("asn", ex.Origin.ASN)
+	}
 	if p := ex.Principal; p != nil {
 		enc.AddString("principal", p.Subject)
 		if p.Client != "" {

@@ -18,6 +18,7 @@ type Exchange struct {
 	API       string     // the API's name; empty outside of an api block
 	Began     time.Time  // when the first stage met the request
 	Client    netip.Addr // Caddy's client_ip, unmapped and without zone
+	Origin    Origin     // where Client is, as far as reputation knows
 	Principal *Principal // nil while nobody is proven
 	Operation *Operation // nil while nothing is matched
 	Params    []Param    // path parameters of the operation, decoded
@@ -29,6 +30,12 @@ type Exchange struct {
 	decisions [maxDecisions]Decision
 	decided   uint8
 	dropped   uint8
+}
+
+// Origin is where a request comes from.
+type Origin struct {
+	Country string // ISO 3166-1 alpha-2; empty: unknown
+	ASN     uint32 // autonomous system; 0: unknown
 }
 
 // maxDecisions bounds the record of one Exchange. The walk has ten stages, and

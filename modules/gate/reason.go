@@ -22,6 +22,10 @@ const (
 	APIUpstreamUnavailable
 	APIUpstreamTimeout
 
+	ReputationDenied
+	ReputationCountry
+	ReputationUnavailable
+
 	GuardPath
 	GuardURL
 	GuardQuery
@@ -96,6 +100,10 @@ var reasons = [reasonCount]struct {
 	APIUpstreamFailed:      {"api.upstream_failed", 502, "The service behind the gateway failed."},
 	APIUpstreamUnavailable: {"api.upstream_unavailable", 503, "The service behind the gateway is not available."},
 	APIUpstreamTimeout:     {"api.upstream_timeout", 504, "The service behind the gateway took too long."},
+
+	ReputationDenied:      {"reputation.denied", 403, "Requests from this address are not accepted."},
+	ReputationCountry:     {"reputation.country", 403, "Requests from this country are not accepted."},
+	ReputationUnavailable: {"reputation.unavailable", 503, "The request's origin cannot be checked at the moment."},
 
 	GuardPath:            {"guard.path", 400, "The path can be read in more than one way."},
 	GuardURL:             {"guard.url_too_long", 414, "The URL is too long."},

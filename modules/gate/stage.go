@@ -8,6 +8,7 @@ type Stage uint8
 // The stages, in the order of the walk.
 const (
 	API Stage = iota
+	Reputation
 	Guard
 	Contract
 	Identity
@@ -18,7 +19,7 @@ const (
 	stageCount
 )
 
-var stageNames = [stageCount]string{"api", "guard", "contract", "identity", "require", "quota", "input", "firewall"}
+var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall"}
 
 func (s Stage) String() string { return stageNames[s] }
 

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/keyset"
 )
@@ -162,11 +163,11 @@ func (i *Issuer) validate() error {
 		return fmt.Errorf("leeway must be at most %v", maxLeeway)
 	}
 	if strings.Contains(i.JWKS, "://") {
-		if err := keyset.CheckURL(i.JWKS); err != nil {
+		if err := fetch.CheckURL(i.JWKS); err != nil {
 			return fmt.Errorf("jwks %w", err)
 		}
 	} else if !i.Dev && i.JWKS == "" {
-		if err := keyset.CheckURL(i.URL); err != nil {
+		if err := fetch.CheckURL(i.URL); err != nil {
 			return fmt.Errorf("url %w", err)
 		}
 	}

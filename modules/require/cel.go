@@ -113,6 +113,9 @@ var variables = map[string]variable{
 		return map[string]any{}
 	}},
 
+	"origin.country": {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return ex.Origin.Country }},
+	"origin.asn":     {cel.IntType, func(ex *gate.Exchange, _ *http.Request) any { return int64(ex.Origin.ASN) }},
+
 	"operation.id":     {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return what(ex).ID }},
 	"operation.method": {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return what(ex).Method }},
 	"operation.path":   {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return what(ex).Path }},
