@@ -9,7 +9,7 @@
 // records country and network for logs and policy expressions.
 //
 // A look-up in a list of a million networks costs some 14 ns and no
-// allocation, in an MMDB file some hundred. A list from a URL that was never
+// allocation, in an MMDB file some 340 ns. A list from a URL that was never
 // fetched meets on_error, which is open by default: an outage of a feed must
 // not be an outage of the API.
 package reputation
