@@ -38,12 +38,12 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 			continue
 		}
-		for _, a := range strings.FieldsSeq(c.in) {
+		for a := range strings.FieldsSeq(c.in) {
 			if !s.Contains(netip.MustParseAddr(a)) {
 				t.Errorf("%s: %s is not in it", c.name, a)
 			}
 		}
-		for _, a := range strings.FieldsSeq(c.out) {
+		for a := range strings.FieldsSeq(c.out) {
 			if s.Contains(netip.MustParseAddr(a)) {
 				t.Errorf("%s: %s is in it", c.name, a)
 			}
