@@ -87,6 +87,8 @@ func sets(token string) []set {
 			{"plain Caddy that sets as many headers", told},
 			{"api", api()},
 			{"api, no log", api("log denied")},
+			{"api guard, no log", api("log denied", "guard")},
+			{"api reputation, no log", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
 			{"api identity", api(identity)},
 			{"api identity require", api(identity, scopes)},
 			{"api identity require quota", api(identity, scopes, quota)},
@@ -98,6 +100,7 @@ func sets(token string) []set {
 			{"plain Caddy", plain},
 			{"plain Caddy again", plain},
 			{"contract, identity, require, quota, input", api(routing, identity, quota)},
+			{"guard as well", api("guard", routing, identity, quota)},
 		}},
 		{"Firewall, GET with five parameters", get, 4, []scenario{
 			{"plain Caddy", plain},
