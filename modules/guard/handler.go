@@ -125,8 +125,8 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 			return refuse("The field " + name + " stands twice.")
 		}
 	}
-	if len(r.TransferEncoding) > 0 && (r.ProtoMajor != 1 || r.ProtoMinor == 0 || r.ContentLength >= 0) {
-		return refuse("The length of the body is given in two ways.")
+	if len(r.TransferEncoding) > 0 && (r.ProtoMajor != 1 || r.ProtoMinor == 0) {
+		return refuse("HTTP/1.0 knows no transfer coding.")
 	}
 	return nil
 }

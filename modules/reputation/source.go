@@ -31,10 +31,11 @@ var sources = caddy.NewUsagePool()
 
 // source is a list or database as it was last read.
 type source[T any] struct {
-	key, name string
-	parse     func([]byte) (T, error)
-	refresh   time.Duration // 0: a file
-	current   atomic.Pointer[T]
+	key, at string
+	name    string // of at, for logs and labels
+	parse   func([]byte) (T, error)
+	refresh time.Duration // 0: a file
+	current atomic.Pointer[T]
 
 	mu      sync.Mutex // held while reading, so that two configurations do not both
 	seen    os.FileInfo
@@ -51,8 +52,9 @@ func (s *source[T]) Destruct() error {
 // open takes a source. Files are read now, since what is wrong with one is an
 // error of the configuration.
 func open[T any](name string, parse func([]byte) (T, error), refresh time.Duration) (*source[T], error) {
-	s := &source[T]{key: fmt.Sprintf("%T|%s", *new(T), name), name: name, parse: parse}
+	s := &source[T]{key: fmt.Sprintf("%T|%s", *new(T), name), at: name, name: name, parse: parse}
 	if strings.Contains(name, "://") {
+		s.name = fetch.Name(name)
 		s.refresh = refresh
 		s.key += "|" + refresh.String()
 	}
@@ -140,7 +142,7 @@ func (s *source[T]) update(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	data, err := fetch.Get(ctx, s.name, "text/plain, application/json, */*", maxList)
+	data, err := fetch.Get(ctx, s.at, "text/plain, application/json, */*", maxList)
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,17 @@ func CheckURL(raw string) error {
 	if u.Scheme == "http" && (host == "localhost" || strings.HasSuffix(host, ".localhost") || ip != nil && ip.IsLoopback()) {
 		return nil
 	}
-	return fmt.Errorf("%q must be https; http is accepted for this machine only", raw)
+	return fmt.Errorf("%q must be https; http is accepted for this machine only", Name(raw))
+}
+
+// Name is what may be said of a URL in logs, labels and errors: the query and
+// the user's part may hold a key.
+func Name(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "an unreadable URL"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // Get fetches at most limit bytes.
@@ -52,18 +62,21 @@ func Get(ctx context.Context, address, accept string, limit int64) ([]byte, erro
 	req.Header.Set("Accept", accept)
 	resp, err := client.Do(req)
 	if err != nil {
-		return nil, err
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			err = wrapped.Err // its own words hold the whole URL
+		}
+		return nil, fmt.Errorf("fetching %s: %w", Name(address), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %s", address, resp.Status)
+		return nil, fmt.Errorf("%s answered %s", Name(address), resp.Status)
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, err
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s answered with more than %d bytes", address, limit)
+		return nil, fmt.Errorf("%s answered with more than %d bytes", Name(address), limit)
 	}
 	return data, nil
 }

@@ -1,6 +1,9 @@
 package fetch
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestCheckURL(t *testing.T) {
 	for url, ok := range map[string]bool{
@@ -10,5 +13,19 @@ func TestCheckURL(t *testing.T) {
 		if err := CheckURL(url); (err == nil) != ok {
 			t.Errorf("%q: %v", url, err)
 		}
+	}
+}
+
+// TestSecrets holds that a key in a URL is in no error.
+func TestSecrets(t *testing.T) {
+	const address = "http://user:hunter2@127.0.0.1:1/list?key=hunter3"
+	if got := Name(address); got != "http://127.0.0.1:1/list" {
+		t.Errorf("%q", got)
+	}
+	if _, err := Get(t.Context(), address, "*/*", 1); err == nil || strings.Contains(err.Error(), "hunter") {
+		t.Errorf("%v", err)
+	}
+	if err := CheckURL("http://user:hunter2@example.com/?key=hunter3"); err == nil || strings.Contains(err.Error(), "hunter") {
+		t.Errorf("%v", err)
 	}
 }
