@@ -239,3 +239,23 @@ func BenchmarkGuard(b *testing.B) {
 		}
 	})
 }
+
+// TestTwice holds that a guard in a site and one in its api agree: the first
+// has read a body whose length was not known.
+func TestTwice(t *testing.T) {
+	first, second := provision(t, ""), provision(t, "")
+	w := httptest.NewRecorder()
+	r := chunked(post(`{"a":1}`, "application/json"))
+	r.TransferEncoding = []string{"chunked"}
+	r = caddyhttp.PrepareRequest(r, caddy.NewReplacer(), w, &caddyhttp.Server{})
+	passed := false
+	err := first.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(w http.ResponseWriter, r *http.Request) error {
+		return second.ServeHTTP(w, r, caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+			passed = true
+			return nil
+		}))
+	}))
+	if err != nil || !passed {
+		t.Errorf("refused: %v", err)
+	}
+}
