@@ -14,4 +14,5 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/registry"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/reputation"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/require"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/resilience"
 )

@@ -67,7 +67,7 @@ func TestAPIMasksTopology(t *testing.T) {
 			}
 		}
 	}
-	if a := gw.get(t, "/fail", nil); a.status != 500 || a.problem(t)["reason"] != "api.upstream_failed" || a.header.Get("Retry-After") != "7" {
+	if a := gw.get(t, "/fail", nil); a.status != 500 || a.problem(t)["reason"] != "resilience.unreachable" || a.header.Get("Retry-After") != "7" {
 		t.Errorf("a failing upstream: %d %s %v", a.status, a.body, a.header)
 	}
 	if a := gw.get(t, "/redirect", nil); a.header.Get("Location") != "/elsewhere?x=1" {
@@ -91,7 +91,7 @@ func TestAPIUnreachableUpstream(t *testing.T) {
 	l.Close()
 	gw := start(t, "", "api demo {\nreverse_proxy "+addr+"\n}")
 	a := gw.get(t, "/", nil)
-	if a.status != 502 || a.problem(t)["reason"] != "api.upstream_failed" || strings.Contains(a.body, addr) {
+	if a.status != 502 || a.problem(t)["reason"] != "resilience.unreachable" || strings.Contains(a.body, addr) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	if d := gw.decisions(t); len(d) != 1 || !strings.Contains(fmt.Sprint(d[0]["error"]), addr) {

@@ -223,7 +223,7 @@ func TestWalk(t *testing.T) {
 	for _, s := range entry["stages"].([]any) {
 		walked = append(walked, s.(map[string]any)["stage"].(string))
 	}
-	if got := strings.Join(walked, " "); got != "contract identity require quota input firewall api" {
+	if got := strings.Join(walked, " "); got != "contract identity require quota input firewall resilience api" {
 		t.Errorf("the walk was %s", got)
 	}
 	if entry["operation"] != "listOrders" || entry["principal"] != "ann" || entry["tenant"] != "acme" {

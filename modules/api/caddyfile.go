@@ -36,7 +36,8 @@ var common = []string{"encode", "handle", "handle_path", "header", "invoke", "ra
 //
 // The directives may stand in any order; they run in the order of the walk.
 // An encode goes outermost. A contract gets its input stage, and together with
-// identity a require that enforces the contract's security.
+// identity a require that enforces the contract's security. A reverse_proxy
+// that names no transport gets the suite's own, if it is compiled in.
 func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	h.Next() // consume the directive's name
 	m := new(Handler)
@@ -116,7 +117,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 		case dir == "encode":
 			outer = append(outer, s)
 		default:
-			inner = append(inner, s)
+			inner = append(inner, resilient(s))
 		}
 	}
 	if has("contract") {

@@ -53,6 +53,21 @@ func (ex *Exchange) Body(r *http.Request, limit int64) ([]byte, error) {
 	return b.data, nil
 }
 
+// Hold returns the whole body for one who has to send it again, whatever it
+// is encoded as. A body that is longer than limit, or of unknown length and
+// not read yet, is not held and stays as it is.
+func (ex *Exchange) Hold(r *http.Request, limit int64) ([]byte, bool) {
+	b := &ex.body
+	switch {
+	case r.Body == nil || r.Body == http.NoBody || b.whole:
+		return b.data, true
+	case b.err != nil || len(b.data) > 0 || r.ContentLength <= 0 || r.ContentLength > limit:
+		return nil, false
+	}
+	ex.read(r, limit)
+	return b.data, b.err == nil && b.whole
+}
+
 // read fetches up to one byte more than limit, which tells a body that just
 // fits from one that does not, and puts everything back for the next reader.
 func (ex *Exchange) read(r *http.Request, limit int64) {

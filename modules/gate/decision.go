@@ -36,22 +36,29 @@ func (ex *Exchange) Dropped() int { return int(ex.dropped) }
 // Where no api stands around the stage to answer for it, the denial's headers
 // are set on w and its placeholders on r, for the site's own handle_errors.
 func (ex *Exchange) Conclude(w http.ResponseWriter, r *http.Request, s Stage, m Mode, rule string, d *Denial, began time.Time) error {
-	if d == nil {
-		ex.record(Decision{Stage: s, Verdict: Allowed, Mode: m, Rule: rule, Took: time.Since(began)})
-		return nil
-	}
-	dec := Decision{Stage: s, Verdict: Denied, Mode: m, Reason: d.Reason, Rule: rule, Took: time.Since(began)}
-	if m == Shadow {
-		dec.Verdict = WouldDeny
-		ex.record(dec)
-		return nil
-	}
-	ex.record(dec)
-	if ex.API == "" {
+	err := ex.Decide(s, m, rule, d, began)
+	if err != nil && ex.API == "" {
 		ex.Publish(r, d)
 		w.Header()[RequestIDHeader] = []string{ex.ID}
 		maps.Copy(w.Header(), d.Header)
 	}
+	return err
+}
+
+// Decide is Conclude for a stage that has no response to set headers on.
+func (ex *Exchange) Decide(s Stage, m Mode, rule string, d *Denial, began time.Time) error {
+	dec := Decision{Stage: s, Mode: m, Rule: rule, Took: time.Since(began)}
+	switch {
+	case d == nil:
+		ex.record(dec)
+		return nil
+	case m == Shadow:
+		dec.Verdict, dec.Reason = WouldDeny, d.Reason
+		ex.record(dec)
+		return nil
+	}
+	dec.Verdict, dec.Reason = Denied, d.Reason
+	ex.record(dec)
 	return Deny(d)
 }
 

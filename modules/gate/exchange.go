@@ -25,6 +25,7 @@ type Exchange struct {
 	Modes     LiveModes  // what operators switched for this API
 	Decoded   any        // the JSON body as the guard read it; nil if it did not
 	Later     any        // what the stage that named the operation has still to do
+	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
 	body      body
 	decisions [maxDecisions]Decision

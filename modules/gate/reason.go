@@ -81,6 +81,10 @@ const (
 	FirewallBodyUnreadable
 	FirewallFailed
 
+	ResilienceBreakerOpen
+	ResilienceUnreachable
+	ResilienceTimeout
+
 	reasonCount
 )
 
@@ -159,6 +163,10 @@ var reasons = [reasonCount]struct {
 	FirewallBodyTooLarge:   {"firewall.body_too_large", 413, "The request body is larger than can be inspected."},
 	FirewallBodyUnreadable: {"firewall.body_unreadable", 400, "The request body could not be read for inspection."},
 	FirewallFailed:         {"firewall.failed", 503, "The request could not be inspected."},
+
+	ResilienceBreakerOpen: {"resilience.breaker_open", 503, "The service behind the gateway is recovering from failures."},
+	ResilienceUnreachable: {"resilience.unreachable", 502, "The service behind the gateway could not be reached."},
+	ResilienceTimeout:     {"resilience.timeout", 504, "The service behind the gateway took too long."},
 }
 
 // String is the reason as clients, logs and metrics see it.

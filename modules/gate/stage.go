@@ -16,10 +16,11 @@ const (
 	Quota
 	Input
 	Firewall
+	Resilience
 	stageCount
 )
 
-var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall"}
+var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall", "resilience"}
 
 func (s Stage) String() string { return stageNames[s] }
 

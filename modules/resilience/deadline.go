@@ -1,0 +1,109 @@
+package resilience
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+var (
+	errTimeout = errors.New("no answer in time")
+	errUpload  = errors.New("reading the request body from the client")
+)
+
+// send makes one round trip, which must lead to a response header in time.
+func (y *try) send() (*http.Response, error) {
+	r := y.r
+	if r.Body != nil && r.Body != http.NoBody && y.run == nil {
+		y.hold()
+	}
+	if !y.bounded() || y.mode != gate.Enforce {
+		return y.t.HTTPTransport.RoundTrip(r)
+	}
+	// Nobody cancels the context after an answer, which may be a stream; the
+	// end of the client's request does.
+	ctx, cancel := context.WithCancelCause(r.Context())
+	w := &watch{limit: y.limit(), cancel: cancel}
+	r = r.WithContext(ctx)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &upload{ReadCloser: r.Body, watch: w}
+	}
+	w.timer = time.AfterFunc(w.limit, w.expire)
+
+	res, err := y.t.HTTPTransport.RoundTrip(r)
+	if !w.settle() {
+		if err == nil {
+			_ = res.Body.Close()
+		}
+		return nil, fmt.Errorf("%w: %s", errTimeout, w.limit)
+	}
+	if cause := w.broken.Load(); err != nil && cause != nil {
+		err = fmt.Errorf("%w: %w", errUpload, *cause)
+	}
+	return res, err
+}
+
+// bounded reports whether the deadlines are for this request. A call of gRPC
+// brings its own, and may be a stream that says nothing for long.
+func (y *try) bounded() bool {
+	ct := y.r.Header["Content-Type"]
+	return len(ct) == 0 || !strings.HasPrefix(ct[0], "application/grpc")
+}
+
+// limit is the time this try has, of its own and of all tries together.
+func (y *try) limit() time.Duration {
+	left := time.Duration(y.t.Timeout) - y.began.Sub(y.first)
+	return max(min(time.Duration(y.t.TryTimeout), left), time.Millisecond)
+}
+
+// watch cancels a round trip that takes too long.
+type watch struct {
+	limit   time.Duration
+	timer   *time.Timer
+	cancel  context.CancelCauseFunc
+	settled atomic.Uint32         // 0 while the time runs
+	broken  atomic.Pointer[error] // why the client's body ended early
+}
+
+const (
+	answered = 1
+	expired  = 2
+)
+
+func (w *watch) expire() {
+	if w.settled.CompareAndSwap(0, expired) {
+		w.cancel(errTimeout)
+	}
+}
+
+// settle stops the time and reports whether there was enough of it.
+func (w *watch) settle() bool {
+	w.timer.Stop()
+	return w.settled.CompareAndSwap(0, answered)
+}
+
+// upload stops the time while the client is waited for, and begins anew when
+// it has sent something.
+type upload struct {
+	io.ReadCloser
+	watch *watch
+}
+
+func (u *upload) Read(p []byte) (int, error) {
+	u.watch.timer.Stop()
+	n, err := u.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.watch.broken.CompareAndSwap(nil, &err)
+	}
+	if u.watch.settled.Load() == 0 {
+		u.watch.timer.Reset(u.watch.limit) // if it was settled meanwhile, expire does nothing
+	}
+	return n, err
+}

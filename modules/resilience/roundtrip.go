@@ -1,0 +1,196 @@
+package resilience
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
+)
+
+// RoundTrip sends the request to the upstream that was chosen for it. An error
+// that looks like a failure to connect makes Caddy choose again; any other
+// one ends the matter.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Context().Value(caddyhttp.VarsCtxKey) == nil {
+		return t.HTTPTransport.RoundTrip(r) // a health check, not a request
+	}
+	ex, mode := gate.Enter(r, gate.Resilience, t.Mode)
+	if mode == gate.Off {
+		return t.HTTPTransport.RoundTrip(r)
+	}
+	run, err := t.resume(ex, r)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	try := try{t: t, r: r, ex: ex, mode: mode, run: run, first: now, began: now}
+	if di, ok := reverseproxy.GetDialInfo(r.Context()); ok {
+		try.target, try.upstream = t.targets.of(di), di.Upstream
+	}
+	if run != nil {
+		try.first = run.first
+		if err := try.prepare(); err != nil {
+			return nil, err
+		}
+		defer run.release()
+	}
+	t.budget.active.Add(1)
+	defer t.budget.active.Add(-1)
+
+	permit, ok := try.enter()
+	if !ok {
+		if denial := try.refuse(); denial != nil {
+			return nil, try.fail(denial)
+		}
+	}
+	res, err := try.send()
+	outcome, denial := try.judge(res, err)
+	if ok && try.target != nil {
+		t.note(try.target, permit, outcome)
+	}
+	switch {
+	case denial != nil:
+		return nil, try.fail(denial)
+	case err != nil:
+		return nil, try.end(err) // the client's doing
+	case matches(res.StatusCode, t.Retry.Statuses) && try.again(true):
+		_ = res.Body.Close()
+		return nil, reverseproxy.NewDialError(fmt.Errorf("the upstream answered %d", res.StatusCode))
+	}
+	_ = ex.Decide(gate.Resilience, mode, try.rule(), try.late(), try.first) // refuses nothing: an answer is here
+	return res, nil
+}
+
+// try is one request on its way to one upstream.
+type try struct {
+	t        *Transport
+	r        *http.Request
+	ex       *gate.Exchange
+	mode     gate.Mode
+	run      *run    // nil in the first try
+	target   *target // nil without a breaker
+	upstream *reverseproxy.Upstream
+	first    time.Time // when the first try began
+	began    time.Time // when this one did
+}
+
+// enter asks the upstream's breaker.
+func (y *try) enter() (breaker.Permit, bool) {
+	switch {
+	case y.target == nil:
+		return breaker.Permit{}, true
+	case y.run != nil && y.run.probe == y.target:
+		y.run.probe = nil
+		return y.run.permit, true
+	}
+	return y.target.Enter(y.began)
+}
+
+// refuse says why the request may not go to an upstream whose breaker is open,
+// unless it may.
+func (y *try) refuse() *gate.Denial {
+	if y.t.Breaker.AllOpen == "pass" && y.target.Look(false, y.began) != breaker.Deaf && !y.t.better(y.target, y.began) {
+		return nil
+	}
+	wait := int64((y.target.Wait(y.began) + time.Second - 1) / time.Second)
+	denial := &gate.Denial{
+		Reason: gate.ResilienceBreakerOpen,
+		Header: http.Header{"Retry-After": {strconv.FormatInt(max(wait, 1), 10)}},
+	}
+	if y.mode == gate.Shadow {
+		_ = y.ex.Decide(gate.Resilience, y.mode, y.rule(), denial, y.first) // shadow refuses nothing
+		return nil
+	}
+	return denial
+}
+
+// better reports whether there is an upstream that would do better.
+func (t *Transport) better(than *target, now time.Time) bool {
+	for _, u := range t.proxy.Upstreams {
+		if other := t.targets.look(u); other != nil && other != than && u.Available() && other.Look(true, now) <= breaker.Due {
+			return true
+		}
+	}
+	return false
+}
+
+// judge reads what became of the request: whose failure it is, and which.
+func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denial) {
+	var denial *gate.Denial
+	gone := y.r.Context().Err() != nil
+	switch {
+	case err == nil && failed(res, y.t.Breaker.Statuses):
+		return breaker.Bad, nil
+	case err == nil:
+		return breaker.Fine, nil
+	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && gone:
+		return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceTimeout, Err: err}
+	case gone, errors.Is(err, errUpload), errors.As(err, &denial):
+		return breaker.Unknown, nil
+	}
+	return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceUnreachable, Err: err}
+}
+
+// failed also knows a gRPC call that failed before it began, whose status of
+// HTTP is 200.
+func failed(res *http.Response, statuses []int) bool {
+	if matches(res.StatusCode, statuses) {
+		return true
+	}
+	const unavailable = "14"
+	s := res.Header["Grpc-Status"]
+	return len(s) == 1 && s[0] == unavailable && matches(http.StatusServiceUnavailable, statuses)
+}
+
+// fail ends a try. Either the request goes on to another upstream, or this was
+// the last word.
+func (y *try) fail(denial *gate.Denial) error {
+	cause := denial.Err
+	if cause == nil {
+		cause = denial
+	}
+	dial, refused := reverseproxy.DialError{}, denial.Reason == gate.ResilienceBreakerOpen
+	if (!refused || y.t.better(y.target, y.began)) && y.again(!refused && !errors.As(cause, &dial)) {
+		return reverseproxy.NewDialError(cause)
+	}
+	err := y.ex.Decide(gate.Resilience, y.mode, y.rule(), denial, y.first)
+	if err == nil { // in shadow mode it is the upstream's failure as it is
+		return y.end(cause)
+	}
+	if y.ex.API == "" {
+		y.ex.Publish(y.r, denial)
+	}
+	return y.end(err)
+}
+
+// late is the denial that shadow mode does not enforce on an answer that took
+// too long.
+func (y *try) late() *gate.Denial {
+	if y.mode == gate.Shadow && y.bounded() && time.Since(y.began) > y.limit() {
+		return &gate.Denial{Reason: gate.ResilienceTimeout}
+	}
+	return nil
+}
+
+// rule names the upstream, for the log.
+func (y *try) rule() string {
+	name := ""
+	switch {
+	case y.target != nil:
+		name = y.target.dial
+	case y.upstream != nil:
+		name = y.upstream.Dial
+	}
+	if y.run != nil && len(y.run.tried) > 0 {
+		return fmt.Sprintf("%s, try %d", name, len(y.run.tried)+1)
+	}
+	return name
+}

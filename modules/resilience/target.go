@@ -1,0 +1,115 @@
+package resilience
+
+import (
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
+)
+
+// target is what is known of one upstream.
+type target struct {
+	*breaker.Breaker
+	dial  string
+	label string // in metrics; one for all upstreams that no configuration names
+}
+
+// Destruct does nothing: requests may still be on their way.
+func (*target) Destruct() error { return nil }
+
+// pool keeps targets over reloads, refused ones included, for as long as a
+// configuration has the upstream under the same settings.
+var pool = caddy.NewUsagePool()
+
+type poolKey struct {
+	dial     string
+	settings breaker.Settings
+}
+
+// targets are the upstreams of one transport. Those of the configuration are
+// there from the start; dynamic ones come as they are seen.
+type targets struct {
+	settings breaker.Settings
+
+	mu    sync.RWMutex
+	known map[string]*target
+}
+
+// maxTargets bounds how many upstreams have a breaker.
+const maxTargets = 1024
+
+// of finds the target of an upstream that has been chosen. It is nil when there
+// are too many.
+func (ts *targets) of(di reverseproxy.DialInfo) *target {
+	if t := ts.look(di.Upstream); t != nil {
+		return t
+	}
+	ts.mu.RLock()
+	t := ts.known[di.Address]
+	ts.mu.RUnlock()
+	if t == nil {
+		t = ts.add(di.Address, "dynamic")
+	}
+	return t
+}
+
+// look finds the target of an upstream that may be chosen. It is nil for one
+// that was not used yet, or whose address is not known before it is used.
+func (ts *targets) look(u *reverseproxy.Upstream) *target {
+	if u == nil {
+		return nil
+	}
+	ts.mu.RLock()
+	defer ts.mu.RUnlock()
+	return ts.known[u.Dial]
+}
+
+func (ts *targets) add(dial, label string) *target {
+	if strings.Contains(dial, "{") {
+		return nil // a placeholder stands for many upstreams
+	}
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	if t := ts.known[dial]; t != nil {
+		return t
+	}
+	if len(ts.known) >= maxTargets && !ts.evict() {
+		return nil
+	}
+	v, _, err := pool.LoadOrNew(poolKey{dial, ts.settings}, func() (caddy.Destructor, error) {
+		return &target{breaker.New(ts.settings, time.Now()), dial, label}, nil
+	})
+	if err != nil {
+		return nil // the constructor above does not fail
+	}
+	if ts.known == nil {
+		ts.known = make(map[string]*target)
+	}
+	ts.known[dial] = v.(*target)
+	return v.(*target)
+}
+
+// evict forgets a dynamic upstream with which all is well.
+func (ts *targets) evict() bool {
+	for dial, t := range ts.known {
+		if t.label != dial && t.State() == breaker.Closed {
+			delete(ts.known, dial)
+			_, _ = pool.Delete(poolKey{dial, ts.settings}) // Destruct does not fail
+			return true
+		}
+	}
+	return false
+}
+
+func (ts *targets) release() {
+	ts.mu.Lock()
+	defer ts.mu.Unlock()
+	for dial := range ts.known {
+		_, _ = pool.Delete(poolKey{dial, ts.settings}) // Destruct does not fail
+	}
+	ts.known = nil
+}
