@@ -67,7 +67,7 @@ func TestAPIMasksTopology(t *testing.T) {
 			}
 		}
 	}
-	if a := gw.get(t, "/fail", nil); a.status != 500 || a.problem(t)["reason"] != "resilience.unreachable" || a.header.Get("Retry-After") != "7" {
+	if a := gw.get(t, "/fail", nil); a.status != 500 || a.problem(t)["reason"] != "api.upstream_failed" || a.header.Get("Retry-After") != "7" {
 		t.Errorf("a failing upstream: %d %s %v", a.status, a.body, a.header)
 	}
 	if a := gw.get(t, "/redirect", nil); a.header.Get("Location") != "/elsewhere?x=1" {

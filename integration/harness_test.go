@@ -32,6 +32,7 @@ type gateway struct {
 	dir    string // files of the test; the Caddyfile's relative paths start here
 	sock   string
 	admin  string
+	level  string // of the log
 	client *http.Client
 }
 
@@ -54,7 +55,7 @@ func prepare(t testing.TB) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gw := &gateway{dir: dir, sock: filepath.Join(dir, "s"), admin: filepath.Join(dir, "a")}
+	gw := &gateway{dir: dir, sock: filepath.Join(dir, "s"), admin: filepath.Join(dir, "a"), level: "INFO"}
 	tr := &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", gw.sock)
 	}}
@@ -79,7 +80,7 @@ func (g *gateway) caddyfile(global, site string) string {
 	storage file_system %s
 	log {
 		output file %s
-		level DEBUG
+		level %s
 	}
 	%s
 }
@@ -87,7 +88,7 @@ http://localhost {
 	bind unix/%s
 	%s
 }
-`, g.admin, filepath.Join(g.dir, "storage"), g.logFile(), global, g.sock, site)
+`, g.admin, filepath.Join(g.dir, "storage"), g.logFile(), g.level, global, g.sock, site)
 }
 
 // load adapts and loads, again when something runs already.

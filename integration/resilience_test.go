@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -408,5 +409,40 @@ func TestBrokenUpload(t *testing.T) {
 	time.Sleep(100 * time.Millisecond)
 	if a := gw.do(t, http.MethodGet, "/", nil, ""); a.status != 200 {
 		t.Errorf("after broken uploads: %d %s", a.status, a.body)
+	}
+}
+
+// TestProxyLogsNoFields: the warning that Caddy's proxy writes about an answer
+// that breaks off names the request, and shows nothing that was sent with it.
+func TestProxyLogsNoFields(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Length", "100")
+		_, _ = io.WriteString(w, "cut")
+	})
+	gw := start(t, "", proxied("", b.addr()))
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/", nil)
+	req.Header.Set("X-Api-Key", "the-secret-key")
+	res, err := gw.client.Do(req)
+	if err == nil {
+		_, err = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+	if err == nil {
+		t.Fatal("a cut answer looks whole")
+	}
+	if got, _ := b.got(); got.Header.Get("X-Api-Key") != "the-secret-key" {
+		t.Errorf("the upstream got %v", got.Header)
+	}
+	log, err := os.ReadFile(gw.logFile())
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := fmt.Sprint(gw.decisions(t)[0]["request_id"])
+	found := false
+	for line := range strings.Lines(string(log)) {
+		found = found || strings.Contains(line, "aborting with incomplete response") && strings.Contains(line, id)
+	}
+	if !found || strings.Contains(string(log), "the-secret-key") {
+		t.Errorf("the log has\n%s", log)
 	}
 }

@@ -118,6 +118,7 @@ func TestMetrics(t *testing.T) {
 func TestSecretsStayHome(t *testing.T) {
 	b := newBackend(t, nil)
 	gw := prepare(t)
+	gw.level = "DEBUG"
 	sum := sha256.Sum256([]byte("the-secret-key"))
 	gw.write(t, "keys.json", `[{"id":"ci","sha256":"`+hex.EncodeToString(sum[:])+`"}]`)
 	globals := "identity {\nkeys keys.json\nissuer local dev {\naudience a\n}\n}"

@@ -25,7 +25,7 @@ func (y *try) send() (*http.Response, error) {
 		y.hold()
 	}
 	if !y.bounded() || y.mode != gate.Enforce {
-		return y.t.HTTPTransport.RoundTrip(r)
+		return y.t.HTTPTransport.RoundTrip(r.WithContext(r.Context())) // a copy: see hush
 	}
 	// Nobody cancels the context after an answer, which may be a stream; the
 	// end of the client's request does.

@@ -49,6 +49,7 @@ type Transport struct {
 	events  *caddyevents.App
 	ctx     caddy.Context
 	logger  *zap.Logger
+	verbose bool // somebody may want to see the fields that were sent
 }
 
 // Breaker says when an upstream is left alone, and for how long.
@@ -130,6 +131,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		return err
 	}
 	t.proxy, t.events, t.ctx, t.logger = proxy, app.(*caddyevents.App), ctx, ctx.Logger()
+	t.verbose = t.logger.Core().Enabled(zap.DebugLevel) || proxy.LoadBalancing != nil && len(proxy.LoadBalancing.RetryMatchRaw) > 0
 	t.targets.settings = breaker.Settings{
 		Ratio: t.Breaker.Ratio, Samples: t.Breaker.Samples, Window: time.Duration(t.Breaker.Window),
 		Consecutive: t.Breaker.Consecutive, Open: time.Duration(t.Breaker.Open),

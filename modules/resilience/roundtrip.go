@@ -66,7 +66,25 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, reverseproxy.NewDialError(fmt.Errorf("the upstream answered %d", res.StatusCode))
 	}
 	_ = ex.Decide(gate.Resilience, mode, try.rule(), try.late(), try.first) // refuses nothing: an answer is here
+	t.hush(r, res)
 	return res, nil
+}
+
+// hush takes the header fields out of the request that Caddy goes on with.
+// Its proxy encodes them for a log entry at once, whether or not there will be
+// one; that costs as much as all our stages together, and the entry would show
+// API keys and what identity told the upstream. The fields that were sent are
+// those of a copy (send). What Caddy itself looks at later stays: all of them
+// after an upgrade, and what a stream of HTTP/2 may be encoded as.
+func (t *Transport) hush(r *http.Request, res *http.Response) {
+	if t.verbose || res.StatusCode == http.StatusSwitchingProtocols {
+		return
+	}
+	rest := http.Header{gate.RequestIDHeader: r.Header[gate.RequestIDHeader]}
+	if r.ProtoMajor == 2 {
+		rest["Accept-Encoding"] = r.Header["Accept-Encoding"]
+	}
+	r.Header = rest
 }
 
 // try is one request on its way to one upstream.
@@ -124,13 +142,15 @@ func (t *Transport) better(than *target, now time.Time) bool {
 
 // judge reads what became of the request: whose failure it is, and which.
 func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denial) {
+	if err == nil {
+		if failed(res, y.t.Breaker.Statuses) {
+			return breaker.Bad, nil
+		}
+		return breaker.Fine, nil
+	}
 	var denial *gate.Denial
 	gone := y.r.Context().Err() != nil
 	switch {
-	case err == nil && failed(res, y.t.Breaker.Statuses):
-		return breaker.Bad, nil
-	case err == nil:
-		return breaker.Fine, nil
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && gone:
 		return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceTimeout, Err: err}
 	case gone, errors.Is(err, errUpload), errors.As(err, &denial):
