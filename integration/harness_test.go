@@ -244,6 +244,13 @@ func (b *backend) count() int {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if file := os.Getenv(gatewayEnv); file != "" {
+		if err := runGateway(file); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	caddy.DefaultStorage.Path = filepath.Join(os.TempDir(), "gatehouse-test-storage")
 	os.Exit(m.Run())
 }

@@ -165,6 +165,22 @@ func Duration(d *caddyfile.Dispenser, to *caddy.Duration) error {
 	return nil
 }
 
+// Percent reads a share such as 20% into a number of at most 1.
+func Percent(d *caddyfile.Dispenser, to *float64) error {
+	opt := d.Val()
+	var word string
+	if !d.AllArgs(&word) {
+		return d.ArgErr()
+	}
+	digits, ok := strings.CutSuffix(word, "%")
+	n, err := strconv.ParseFloat(digits, 64)
+	if !ok || err != nil || !(n >= 0 && n <= 100) {
+		return d.Errf("%s %q is not a share; write for example 20%%", opt, word)
+	}
+	*to = n / 100
+	return nil
+}
+
 // Size reads a number of bytes such as 64KiB or 1MB.
 func Size(d *caddyfile.Dispenser, to *int64) error {
 	opt := d.Val()

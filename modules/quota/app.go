@@ -8,6 +8,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
@@ -29,10 +30,17 @@ type App struct {
 	// Default: 1048576, which takes some 40 MB when all are there.
 	MaxKeys int `json:"max_keys,omitempty"`
 
+	// By how much a caller may pass its limit where a cluster shares it, as a
+	// part of its burst, from 0 to 1. That much is leased to nodes ahead, so that
+	// they need not ask for each request; with 0 they do. Default: 0.1.
+	MaxOvershoot *float64 `json:"max_overshoot,omitempty"`
+
 	plans    map[string]*plan
 	fallback *plan
 	table    *bucket.Table
 	acquired bool
+	shared   *shared // nil for a gateway alone
+	sharing  bool
 	tenants  registry.Live[map[string]tenant]
 }
 
@@ -64,6 +72,7 @@ type Rate struct {
 // plan is a rate made ready.
 type plan struct {
 	name   string
+	share  string // its name while this node counts alone
 	limit  bucket.Limit
 	queue  int
 	policy string // the member of RateLimit-Policy that describes it
@@ -96,6 +105,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.MaxKeys == 0 {
 		a.MaxKeys = 1 << 20
 	}
+	if a.MaxOvershoot == nil {
+		a.MaxOvershoot = new(float64)
+		*a.MaxOvershoot = 0.1
+	}
 	a.plans = make(map[string]*plan, len(a.Plans))
 	var lowest float64
 	for _, p := range a.Plans {
@@ -119,12 +132,22 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("quota: the default plan %q is not defined", a.Default)
 		}
 	}
-	if err := gate.RegisterMetrics(ctx, keysRemembered, waiting); err != nil {
+	if err := gate.RegisterMetrics(ctx, keysRemembered, waiting, alone, leased); err != nil {
 		return err
 	}
 	var err error
 	if a.tenants, err = tenants.Open(ctx); err != nil {
 		return err
+	}
+	link, err := cluster.Of(ctx)
+	if err != nil {
+		return err
+	}
+	if link != nil {
+		if a.shared, err = openShared(link); err != nil {
+			return err
+		}
+		a.sharing = true
 	}
 	tablesLock.Lock()
 	defer tablesLock.Unlock()
@@ -144,14 +167,26 @@ func (*App) Start() error { return nil }
 // Stop does nothing.
 func (*App) Stop() error { return nil }
 
-// Cleanup gives the table back.
-func (a *App) Cleanup() error {
-	if !a.acquired {
-		return nil
+// Validate looks at the settings.
+func (a *App) Validate() error {
+	if o := *a.MaxOvershoot; !(o >= 0 && o <= 1) {
+		return fmt.Errorf("quota: max_overshoot %g is not between 0 and 1", o)
 	}
-	a.acquired = false
-	_, err := tables.Delete(tableKey)
-	return err
+	return nil
+}
+
+// Cleanup gives back the table and what is shared.
+func (a *App) Cleanup() error {
+	var errs [2]error
+	if a.sharing {
+		_, errs[0] = books.Delete(a.shared.link)
+		a.sharing = false
+	}
+	if a.acquired {
+		_, errs[1] = tables.Delete(tableKey)
+		a.acquired = false
+	}
+	return errors.Join(errs[:]...)
 }
 
 // ready checks a rate and turns it into a plan.
@@ -171,7 +206,7 @@ func (r Rate) ready(name string) (*plan, error) {
 			r.Burst = 1
 		}
 	}
-	p := &plan{name: name, limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
+	p := &plan{name: name, share: name + ", share of this node", limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
 	p.describe(r)
 	return p, nil
 }
@@ -180,5 +215,6 @@ func (r Rate) ready(name string) (*plan, error) {
 var (
 	_ caddy.App          = (*App)(nil)
 	_ caddy.Provisioner  = (*App)(nil)
+	_ caddy.Validator    = (*App)(nil)
 	_ caddy.CleanerUpper = (*App)(nil)
 )

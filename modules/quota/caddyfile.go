@@ -46,6 +46,7 @@ func definesPlans(option any) bool {
 //	    plan     <name> <rate> [burst <n>] [leaky <queue>]
 //	    default  <plan>
 //	    max_keys <count>
+//	    max_overshoot <percent>
 //	}
 func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 	d.Next() // consume the option's name
@@ -84,8 +85,13 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			if err := parse.Count(d, &a.MaxKeys); err != nil {
 				return nil, err
 			}
+		case "max_overshoot":
+			a.MaxOvershoot = new(float64)
+			if err := parse.Percent(d, a.MaxOvershoot); err != nil {
+				return nil, err
+			}
 		default:
-			return nil, parse.Unknown(d, "quota option", opt, "plan", "default", "max_keys")
+			return nil, parse.Unknown(d, "quota option", opt, "plan", "default", "max_keys", "max_overshoot")
 		}
 	}
 	if err := a.checkDefault(d); err != nil {

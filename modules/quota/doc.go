@@ -11,7 +11,9 @@
 //
 // # How it fails
 //
-// It depends on nothing but memory. Counters live as long as the process has a
+// A gateway alone depends on nothing but memory. Where a cluster shares
+// quotas, requests that meet no lease ask its server, for 20ms at most; while it
+// cannot be asked, each gateway goes on with its share (shared.go). Counters live as long as the process has a
 // configuration with quotas, over reloads that succeed and that are refused. A
 // caller whose plan is not defined gets the default plan, or else the one with
 // the lowest rate: never none. A caller without the attribute it is counted by

@@ -1,7 +1,10 @@
 package quota
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -20,16 +23,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	began := time.Now()
 	plan, zone := h.plan(ex)
-	key := h.caller(ex, r, zone)
+	who := h.caller(ex, r, zone)
+	queue := plan.queue
+	if mode != gate.Enforce {
+		queue = 0 // nobody waits for what would be refused
+	}
 
-	var o bucket.Outcome
-	if plan.queue > 0 && mode == gate.Enforce {
-		o = h.app.table.Queue(key, plan.limit, plan.queue, began)
-		if o.Allowed && o.Wait > 0 && !wait(r, o.Wait) {
-			o.Allowed = false
-		}
-	} else {
-		o = h.app.table.Take(key, plan.limit, began)
+	o, rule := h.app.take(who, plan, queue, began)
+	if o.Allowed && o.Wait > 0 && !wait(r, o.Wait) {
+		o.Allowed = false
 	}
 	plan.announce(w.Header(), o)
 
@@ -37,7 +39,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !o.Allowed {
 		denial = refuse(plan, o)
 	}
-	if err := ex.Conclude(w, r, gate.Quota, mode, plan.name, denial, began); err != nil {
+	if err := ex.Conclude(w, r, gate.Quota, mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
@@ -63,25 +65,49 @@ func (h *Handler) plan(ex *gate.Exchange) (_ *plan, zone string) {
 	return h.app.fallback, h.zone
 }
 
+// caller is who is counted, and within which counters.
+type caller struct {
+	zone, issuer, id string
+	network          netip.Prefix // of who has no id
+}
+
 // caller names who is counted. An attribute that is empty must not become one
 // bucket for all who lack it: they are counted by address.
-func (h *Handler) caller(ex *gate.Exchange, r *http.Request, zone string) uint64 {
-	id := ""
+func (h *Handler) caller(ex *gate.Exchange, r *http.Request, zone string) caller {
+	c := caller{zone: zone}
 	switch {
 	case h.who == nil:
 		repl := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-		id = repl.ReplaceAll(h.Per, "")
+		c.id = repl.ReplaceAll(h.Per, "")
 	case ex.Principal != nil:
-		id = h.who(ex)
+		c.id = h.who(ex)
 	}
-	if id != "" {
-		issuer := ""
-		if ex.Principal != nil {
-			issuer = ex.Principal.Issuer // two issuers may know a subject of the same name
-		}
-		return h.app.table.Key(zone, issuer, id)
+	switch {
+	case c.id == "":
+		c.network = ex.Network()
+	case ex.Principal != nil:
+		c.issuer = ex.Principal.Issuer // two issuers may know a subject of the same name
 	}
-	return h.app.table.KeyOf(zone, ex.Network())
+	return c
+}
+
+// key is the caller's name in the table of this process.
+func (c *caller) key(t *bucket.Table) uint64 {
+	if c.id != "" {
+		return t.Key(c.zone, c.issuer, c.id)
+	}
+	return t.KeyOf(c.zone, c.network)
+}
+
+// name is what nodes call the caller among each other. Whoever can read the
+// server's keys does not learn who it is without knowing already.
+func (c *caller) name() string {
+	h := sha256.New()
+	for _, part := range []string{c.zone, c.issuer, c.id, c.network.String()} {
+		h.Write([]byte(part))
+		h.Write([]byte{0})
+	}
+	return "quota:" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 func refuse(p *plan, o bucket.Outcome) *gate.Denial {

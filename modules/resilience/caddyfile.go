@@ -141,20 +141,14 @@ func (r *Retry) unmarshal(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// percent reads a share such as 20% into a number of at most 1.
+// percent reads a share of more than nothing.
 func percent(d *caddyfile.Dispenser, to *float64) error {
 	opt := d.Val()
-	var word string
-	if !d.AllArgs(&word) {
-		return d.ArgErr()
+	err := parse.Percent(d, to)
+	if err == nil && *to == 0 {
+		err = d.Errf("%s must be more than nothing", opt)
 	}
-	digits, ok := strings.CutSuffix(word, "%")
-	n, err := strconv.ParseFloat(digits, 64)
-	if !ok || err != nil || !(n > 0 && n <= 100) {
-		return d.Errf("%s %q is not a share; write for example 20%%", opt, word)
-	}
-	*to = n / 100
-	return nil
+	return err
 }
 
 // statuses reads codes such as 503 and classes such as 5xx.

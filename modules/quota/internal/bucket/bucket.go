@@ -37,6 +37,20 @@ const maxAhead = int64(10 * 365 * 24 * time.Hour)
 // Burst is how many events a full bucket holds.
 func (l Limit) Burst() int { return l.burst }
 
+// Step is the time after which one event comes back.
+func (l Limit) Step() time.Duration { return time.Duration(l.step) }
+
+// Share is what one of n may have who cannot ask each other: together no more
+// than the limit, but at least one event at once.
+func (l Limit) Share(n int) Limit {
+	if n <= 1 || l.step == 0 {
+		return l
+	}
+	burst := max(l.burst/n, 1)
+	step := min(l.step, maxAhead/int64(n)) * int64(n)
+	return Limit{step: step, depth: min(int64(burst)*step, maxAhead), burst: burst}
+}
+
 // Outcome is what one Take found.
 type Outcome struct {
 	Allowed   bool
