@@ -104,3 +104,49 @@ func TestQuotaLeaky(t *testing.T) {
 		t.Errorf("three requests at 10/s took %v", took)
 	}
 }
+
+// TestQuotaByCountryAndHour: what a plan allows depends on where a request comes
+// from, and on the time of the day.
+func TestQuotaByCountryAndHour(t *testing.T) {
+	gw := prepare(t)
+	gw.mmdb(t, "GeoLite2-Country-Test.mmdb", "country.mmdb")
+	now := time.Now().UTC()
+	around := now.Add(-time.Hour).Format("15:04") + "-" + now.Add(time.Hour).Format("15:04")
+	elsewhen := now.Add(2*time.Hour).Format("15:04") + "-" + now.Add(3*time.Hour).Format("15:04")
+	global := behindProxy + `
+	reputation {
+		country_db country.mmdb
+	}
+	quota {
+		plan free 5/h {
+			when country GB hours ` + elsewhen + ` rate 1/h
+			when country GB rate 2/h
+			when country SE hours ` + around + ` rate 3/h
+		}
+	}`
+	if err := gw.load(global, "api demo {\nreputation\nquota per address\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		addr, rule string
+		allowed    int
+	}{
+		{"81.2.69.142", "free, GB", 2},
+		{"89.160.20.112", "free, SE " + around, 3},
+		{"203.0.113.7", "free", 5},
+	} {
+		allowed := 0
+		for range 7 {
+			if gw.from(t, c.addr).status == 200 {
+				allowed++
+			}
+		}
+		if allowed != c.allowed {
+			t.Errorf("%d allowed from %s, want %d", allowed, c.addr, c.allowed)
+		}
+		last := gw.decisions(t)
+		if log := fmt.Sprint(last[len(last)-1]["stages"]); !strings.Contains(log, "rule:"+c.rule+" ") {
+			t.Errorf("decided by %s, want %q", log, c.rule)
+		}
+	}
+}

@@ -63,7 +63,7 @@ const (
 
 	QuotaExhausted
 	QuotaQueueFull
-	QuotaUnidentified
+	QuotaUnusual
 
 	InputBodyTooLarge
 	InputBodyUnreadable
@@ -144,9 +144,9 @@ var reasons = [reasonCount]struct {
 	RequireScheme:     {"require.scheme", 403, "The caller proved itself in a way this operation does not accept."},
 	RequireExpression: {"require.expression", 403, "The caller may not do this."},
 
-	QuotaExhausted:    {"quota.exhausted", 429, "The allowance of this caller is spent for now."},
-	QuotaQueueFull:    {"quota.queue_full", 429, "Too many requests of this caller are waiting."},
-	QuotaUnidentified: {"quota.unidentified", 403, "The caller cannot be counted."},
+	QuotaExhausted: {"quota.exhausted", 429, "The allowance of this caller is spent for now."},
+	QuotaQueueFull: {"quota.queue_full", 429, "Too many requests of this caller are waiting."},
+	QuotaUnusual:   {"quota.unusual", 429, "This caller sends far more than it usually does."},
 
 	InputBodyTooLarge:    {"input.body_too_large", 413, "The request body is too large."},
 	InputBodyUnreadable:  {"input.body_unreadable", 400, "The request body could not be read."},

@@ -14,9 +14,9 @@ import (
 // describe prepares what does not change of the response fields of the IETF
 // draft "RateLimit header fields for HTTP" (draft-ietf-httpapi-ratelimit-headers).
 // A full bucket and the time it takes to fill are the quota and its window.
-func (p *plan) describe(r Rate) {
+func (p *plan) describe(name string, r Rate) {
 	window := time.Duration(int64(r.Window) / int64(r.Events) * int64(p.limit.Burst()))
-	p.member = quoted(p.name)
+	p.member = quoted(name)
 	p.policy = p.member + ";q=" + strconv.Itoa(p.limit.Burst()) + ";w=" + strconv.FormatInt(max(seconds(window), 1), 10)
 }
 

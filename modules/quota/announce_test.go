@@ -27,7 +27,7 @@ func TestAnnounce(t *testing.T) {
 
 // TestPlan: a plan that nobody defined is the default, never unlimited.
 func TestPlan(t *testing.T) {
-	free, pro := &plan{name: "free"}, &plan{name: "pro"}
+	free, pro := &plan{rule: "free"}, &plan{rule: "pro"}
 	h := &Handler{app: &App{plans: map[string]*plan{"free": free, "pro": pro}, fallback: free}}
 	for name, want := range map[string]*plan{"pro": pro, "free": free, "": free, "none-such": free} {
 		if got, _ := h.plan(&gate.Exchange{Principal: &gate.Principal{Plan: name}}); got != want {

@@ -11,6 +11,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
+	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/habit"
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
@@ -38,6 +39,7 @@ type App struct {
 	plans    map[string]*plan
 	fallback *plan
 	table    *bucket.Table
+	habits   *habit.Habits
 	acquired bool
 	shared   *shared // nil for a gateway alone
 	sharing  bool
@@ -50,6 +52,9 @@ type Plan struct {
 	Name string `json:"name,omitempty"`
 
 	Rate
+
+	// Other rates for certain countries or hours. The first that fits counts.
+	When []When `json:"when,omitempty"`
 }
 
 // Rate is how many requests a caller may make.
@@ -71,13 +76,16 @@ type Rate struct {
 
 // plan is a rate made ready.
 type plan struct {
-	name   string
-	share  string // its name while this node counts alone
+	rule   string // its name in decisions
+	share  string // the same while this node counts alone
 	limit  bucket.Limit
 	queue  int
 	policy string // the member of RateLimit-Policy that describes it
 	member string // the start of its member of RateLimit
+	when   []condition
 }
+
+func (p *plan) named(rule string) { p.rule, p.share = rule, rule+", share of this node" }
 
 // table is kept over reloads, refused ones included, for as long as any
 // configuration counts: what a caller has spent stays spent.
@@ -86,7 +94,10 @@ var (
 	tablesLock sync.Mutex
 )
 
-type sharedTable struct{ *bucket.Table }
+type sharedTable struct {
+	*bucket.Table
+	habits *habit.Habits
+}
 
 func (sharedTable) Destruct() error { return nil }
 
@@ -122,6 +133,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return fmt.Errorf("quota: plan %q: %w", p.Name, err)
 		}
+		for _, w := range p.When {
+			c, err := w.ready(p.Name)
+			if err != nil {
+				return fmt.Errorf("quota: plan %q: %w", p.Name, err)
+			}
+			ready.when = append(ready.when, c)
+		}
 		a.plans[p.Name] = ready
 		if rate := float64(p.Events) / float64(p.Window); a.fallback == nil || rate < lowest {
 			a.fallback, lowest = ready, rate
@@ -152,12 +170,12 @@ func (a *App) Provision(ctx caddy.Context) error {
 	tablesLock.Lock()
 	defer tablesLock.Unlock()
 	t, _, err := tables.LoadOrNew(tableKey, func() (caddy.Destructor, error) {
-		return sharedTable{bucket.NewTable(a.MaxKeys)}, nil
+		return sharedTable{bucket.NewTable(a.MaxKeys), habit.New(a.MaxKeys)}, nil
 	})
 	if err != nil {
 		return err
 	}
-	a.table, a.acquired = t.(sharedTable).Table, true
+	a.table, a.habits, a.acquired = t.(sharedTable).Table, t.(sharedTable).habits, true
 	return nil
 }
 
@@ -206,8 +224,9 @@ func (r Rate) ready(name string) (*plan, error) {
 			r.Burst = 1
 		}
 	}
-	p := &plan{name: name, share: name + ", share of this node", limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
-	p.describe(r)
+	p := &plan{limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
+	p.named(name)
+	p.describe(name, r)
 	return p, nil
 }
 

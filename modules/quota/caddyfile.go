@@ -43,7 +43,9 @@ func definesPlans(option any) bool {
 // parseOption reads the global option. Syntax:
 //
 //	quota {
-//	    plan     <name> <rate> [burst <n>] [leaky <queue>]
+//	    plan     <name> <rate> [burst <n>] [leaky <queue>] {
+//	        when [country <code...>] [hours <from>-<to> [<time zone>]] rate <rate> [burst <n>] [leaky <queue>]
+//	    }
 //	    default  <plan>
 //	    max_keys <count>
 //	    max_overshoot <percent>
@@ -75,6 +77,16 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 			if err := p.unmarshal(d); err != nil {
 				return nil, err
+			}
+			for nesting := d.Nesting(); d.NextBlock(nesting); {
+				if d.Val() != "when" {
+					return nil, parse.Unknown(d, "plan option", d.Val(), "when")
+				}
+				var w When
+				if err := w.unmarshal(d); err != nil {
+					return nil, err
+				}
+				p.When = append(p.When, w)
 			}
 			a.Plans = append(a.Plans, p)
 		case "default":
@@ -151,6 +163,11 @@ func (r *Rate) unmarshal(d *caddyfile.Dispenser) error {
 //	quota [<matcher>] per tenant|client|subject|key|address|<placeholder> [<rate> [burst <n>] [leaky <queue>]] {
 //	    name <text>
 //	    mode enforce|shadow|off
+//	    habit <times>x {
+//	        tighten <percent>
+//	        learn   <duration>
+//	        mode    shadow|enforce|off
+//	    }
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
@@ -183,8 +200,13 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if err := parse.Into(d, &h.Mode); err != nil {
 				return err
 			}
+		case "habit":
+			h.Habit = new(Habit)
+			if err := h.Habit.unmarshal(d); err != nil {
+				return err
+			}
 		default:
-			return parse.Unknown(d, "quota option", opt, "name", "mode")
+			return parse.Unknown(d, "quota option", opt, "name", "mode", "habit")
 		}
 	}
 	return nil

@@ -1,12 +1,14 @@
 // Package quota gives each caller an allowance of requests over time: a token
 // bucket with a rate and a burst, or a leaky one that makes requests wait for
-// their turn. Plans are defined once and applied by name.
+// their turn. Plans are defined once and applied by name; they may depend on
+// country and hour (when.go). A caller who sends far more than it usually does
+// may be tightened (unusual.go).
 //
 // # Price
 //
 // Memory is bounded: between max_keys and twice as many callers are remembered
-// over all quotas, some 40 bytes each; one that is forgotten starts again with
-// its full burst. Counting takes well under a microsecond and no allocation;
+// over all quotas, some 40 bytes each, and 60 more with a habit; one that is
+// forgotten starts again with its full burst, and without a habit. Counting takes well under a microsecond and no allocation;
 // the response fields take two.
 //
 // # How it fails

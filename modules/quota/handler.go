@@ -23,6 +23,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	began := time.Now()
 	plan, zone := h.plan(ex)
+	plan = plan.at(ex, began)
 	who := h.caller(ex, r, zone)
 	queue := plan.queue
 	if mode != gate.Enforce {
@@ -41,6 +42,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if err := ex.Conclude(w, r, gate.Quota, mode, rule, denial, began); err != nil {
 		return err
+	}
+	if h.Habit != nil && *h.Habit.Mode != gate.Off && denial == nil {
+		if denial := h.unusual(who, plan, began); denial != nil {
+			if err := ex.Conclude(w, r, gate.Quota, max(mode, *h.Habit.Mode), "habit", denial, began); err != nil {
+				return err
+			}
+		}
 	}
 	return next.ServeHTTP(w, r)
 }

@@ -34,6 +34,10 @@ type Handler struct {
 	// Default: `enforce`.
 	Mode gate.Mode `json:"mode,omitempty"`
 
+	// Tightens the limit of a caller who sends far more than it usually does.
+	// Default: none.
+	Habit *Habit `json:"habit,omitempty"`
+
 	app  *App
 	rate *plan // nil: the principal's
 	who  func(*gate.Exchange) string
@@ -68,6 +72,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.zone += fmt.Sprintf("|%d/%v", h.Rate.Events, time.Duration(h.Rate.Window))
 	} else if h.app.fallback == nil {
 		return errors.New("quota: neither a rate is given nor any plan defined")
+	}
+	if h.Habit != nil {
+		if err := h.Habit.ready(); err != nil {
+			return fmt.Errorf("quota: %w", err)
+		}
 	}
 	if h.who = attributes[h.Per]; h.who == nil && !strings.Contains(h.Per, "{") {
 		return fmt.Errorf("quota: unrecognized per %q; expected %s or a placeholder", h.Per, strings.Join(attributeNames, ", "))

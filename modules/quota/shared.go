@@ -65,7 +65,7 @@ func (a *App) take(who caller, p *plan, queue int, now time.Time) (o bucket.Outc
 	if a.shared != nil {
 		o, err := a.shared.Take(id, who.name, lease.Terms{Limit: p.limit, Queue: queue, Most: p.ahead(*a.MaxOvershoot)}, now)
 		if err == nil {
-			return o, p.name
+			return o, p.rule
 		}
 		alone.Inc()
 		limit := p.limit.Share(a.shared.link.Nodes())
@@ -75,9 +75,9 @@ func (a *App) take(who caller, p *plan, queue int, now time.Time) (o bucket.Outc
 		return a.table.Take(id, limit, now), p.share
 	}
 	if queue > 0 {
-		return a.table.Queue(id, p.limit, queue, now), p.name
+		return a.table.Queue(id, p.limit, queue, now), p.rule
 	}
-	return a.table.Take(id, p.limit, now), p.name
+	return a.table.Take(id, p.limit, now), p.rule
 }
 
 // ahead is how many events of a caller all nodes together may have leased: a

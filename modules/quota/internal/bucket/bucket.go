@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/generations"
 )
 
 // Limit is a rate with a burst. The zero Limit allows nothing.
@@ -51,6 +53,17 @@ func (l Limit) Share(n int) Limit {
 	return Limit{step: step, depth: min(int64(burst)*step, maxAhead), burst: burst}
 }
 
+// Part is the limit made smaller: a part of its rate and burst, but at least
+// one event at once.
+func (l Limit) Part(of float64) Limit {
+	if !(of > 0 && of < 1) || l.step == 0 {
+		return l
+	}
+	burst := max(int(of*float64(l.burst)), 1)
+	step := int64(min(float64(l.step)/of, float64(maxAhead)/float64(burst)))
+	return Limit{step: step, depth: int64(burst) * step, burst: burst}
+}
+
 // Outcome is what one Take found.
 type Outcome struct {
 	Allowed   bool
@@ -65,22 +78,23 @@ type Outcome struct {
 type Table struct {
 	seed   maphash.Seed
 	shards [shards]shard
-	keys   int // per shard and generation
 }
 
 const shards = 64
 
-// shard holds two generations: when the young one is full it becomes the old
-// one, and what was old is forgotten, save what is seen again in between.
 type shard struct {
-	mu         sync.Mutex
-	young, old map[uint64]int64
-	_          [40]byte // keeps neighbours off the cache line
+	mu    sync.Mutex
+	times generations.Map[int64]
+	_     [32]byte // keeps neighbours off the cache line
 }
 
 // NewTable makes a table that remembers at least keys callers.
 func NewTable(keys int) *Table {
-	return &Table{seed: maphash.MakeSeed(), keys: max(keys/shards, 1)}
+	t := &Table{seed: maphash.MakeSeed()}
+	for i := range t.shards {
+		t.shards[i].times.Most = max(keys/shards, 1)
+	}
+	return t
 }
 
 // Key names a caller of a scope under a limit. The seed is secret to the
@@ -113,7 +127,7 @@ func (t *Table) Len() (n int) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
-		n += len(s.young) + len(s.old)
+		n += s.times.Len()
 		s.mu.Unlock()
 	}
 	return n
@@ -139,34 +153,21 @@ func (t *Table) take(key uint64, l Limit, now, patience int64) Outcome {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 
-	tat, ok := s.young[key]
-	if !ok {
-		tat = s.old[key]
-	}
+	tat := s.times.Get(key)
 	// A clock that went back must not lock a caller out for longer than a full
 	// bucket takes, nor may a limit that became smaller.
 	if most := now + l.depth + patience; tat > most {
 		tat = most
-		s.put(key, tat, t.keys)
+		s.times.Put(key, tat)
 	}
 	tat = max(tat, now)
 	if late := tat + l.step - now - l.depth; late > patience {
 		return Outcome{Wait: time.Duration(late - patience), Reset: time.Duration(tat - now)}
 	} else if late > 0 {
-		s.put(key, tat+l.step, t.keys)
+		s.times.Put(key, tat+l.step)
 		return Outcome{Allowed: true, Wait: time.Duration(late), Reset: time.Duration(tat + l.step - now)}
 	}
 	tat += l.step
-	s.put(key, tat, t.keys)
+	s.times.Put(key, tat)
 	return Outcome{Allowed: true, Remaining: int((now + l.depth - tat) / l.step), Reset: time.Duration(tat - now)}
-}
-
-func (s *shard) put(key uint64, tat int64, keys int) {
-	if _, ok := s.young[key]; !ok && len(s.young) >= keys {
-		s.old, s.young = s.young, nil
-	}
-	if s.young == nil {
-		s.young = make(map[uint64]int64)
-	}
-	s.young[key] = tat
 }
