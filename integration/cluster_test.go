@@ -396,4 +396,3 @@ func TestClusterBadConfig(t *testing.T) {
 		}
 	}
 }
-

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
@@ -59,7 +60,7 @@ func prepare(t testing.TB) *gateway {
 	tr := &http.Transport{MaxIdleConnsPerHost: 16, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", gw.sock)
 	}}
-	gw.client = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	gw.client = &http.Client{Transport: tr, Timeout: time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	t.Cleanup(func() {
 		tr.CloseIdleConnections()
 		if err := caddy.Stop(); err != nil {
@@ -101,10 +102,22 @@ func (g *gateway) loadFile(src string) error {
 	if err != nil {
 		return err
 	}
-	// A connection to the configuration before may be closed under the next
-	// request, and a POST on it is not sent again.
-	defer g.client.CloseIdleConnections()
-	return caddy.Load(raw, true)
+	err = caddy.Load(raw, true)
+	g.settle()
+	return err
+}
+
+// settle leaves the configuration before behind: a connection to it may be
+// closed under the next request, and the first that comes after a reload may
+// still be taken by it and dropped.
+func (g *gateway) settle() {
+	for range 3 {
+		g.client.CloseIdleConnections()
+		if resp, err := g.client.Get("http://nobody.test/"); err == nil { // which is no site of anybody's
+			_ = resp.Body.Close()
+		}
+	}
+	g.client.CloseIdleConnections()
 }
 
 // write puts a file into the gateway's folder and returns its path.

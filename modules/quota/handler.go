@@ -32,7 +32,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 	o, rule := h.app.take(who, plan, queue, began)
 	if o.Allowed && o.Wait > 0 && !wait(r, o.Wait) {
-		o.Allowed = false
+		o.Allowed = r.Context().Err() != nil // it had its turn coming, and went away
 	}
 	plan.announce(w.Header(), o)
 
@@ -43,6 +43,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err := ex.Conclude(w, r, gate.Quota, mode, rule, denial, began); err != nil {
 		return err
 	}
+	if err := r.Context().Err(); err != nil && o.Wait > 0 {
+		return caddyhttp.Error(clientGone, err)
+	}
 	if h.Habit != nil && *h.Habit.Mode != gate.Off && denial == nil {
 		if denial := h.unusual(who, plan, began); denial != nil {
 			if err := ex.Conclude(w, r, gate.Quota, max(mode, *h.Habit.Mode), "habit", denial, began); err != nil {
@@ -52,6 +55,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	return next.ServeHTTP(w, r)
 }
+
+// clientGone is the status that Caddy logs for a client that did not wait.
+const clientGone = 499
 
 // plan is the rate of this quota, or what was set for the tenant while the
 // gateway runs, or the plan that the principal carries. A plan that is not
