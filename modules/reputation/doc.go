@@ -13,7 +13,7 @@
 //
 // A look-up in a list of a million networks costs some 14 ns and no
 // allocation, in an MMDB file some 340 ns; a browser's User-Agent among 1,500
-// patterns some 300 ns, and the worst that a caller can make up some 75 us. A
+// patterns some 300 ns, and the worst that a caller can make up some 100 us. A
 // list from a URL that was never fetched, and of which no copy is kept, meets
 // on_error, which is open by default: an outage of a feed must not be an outage
 // of the API. A storage that fails is a warning.

@@ -112,7 +112,7 @@ func TestKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, logs = restarted(t, url, storage)
-	if !has(s) || logs.Len() != 1 || logs.All()[0].Level != zapcore.WarnLevel || strings.Contains(logs.All()[0].Entry.Message+logs.All()[0].ContextMap()["source"].(string), "secret") {
+	if !has(s) || logs.Len() != 1 || logs.All()[0].Level != zapcore.WarnLevel || strings.Contains(logs.All()[0].Message+logs.All()[0].ContextMap()["source"].(string), "secret") {
 		t.Errorf("a storage that fails: there %v, %v", has(s), logs.All())
 	}
 }

@@ -34,7 +34,7 @@ const (
 type List struct {
 	names []string // in the order in which they win
 	tests []test
-	loose []int32 // of tests
+	loose []int // of tests
 
 	seen [1 << 16 / 64]uint64 // a bit for each hash of a gram in probes
 	at   map[gram][]probe
@@ -164,7 +164,7 @@ func (l *List) add(pattern string) error {
 			if len(l.loose) == maxLoose {
 				return fmt.Errorf("more than %d patterns need no text of %d letters", maxLoose, gramLen)
 			}
-			l.loose = append(l.loose, int32(p.test))
+			l.loose = append(l.loose, p.test)
 			return nil
 		}
 	}
@@ -255,7 +255,7 @@ func (p *probe) in(agent string, i int) bool {
 		return false
 	}
 	if p.test < 0 {
-		return agent[i:end] == p.text && !(p.start && i > 0) && !(p.end && end < len(agent))
+		return agent[i:end] == p.text && (!p.start || i == 0) && (!p.end || end == len(agent))
 	}
 	for j := range len(p.text) {
 		if lower[agent[i+j]] != p.text[j] {

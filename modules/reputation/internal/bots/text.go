@@ -27,7 +27,7 @@ func whole(re *syntax.Regexp) (texts []string, start, end bool) {
 	}
 	texts = []string{""}
 	for _, sub := range subs {
-		more, ok := texts1(sub, true)
+		more, ok := spellings(sub, true)
 		if !ok || !product(&texts, more, maxWhole) {
 			return nil, false, false
 		}
@@ -47,7 +47,7 @@ func needed(re *syntax.Regexp) (best []string) {
 			best = texts
 		}
 	}
-	if texts, ok := texts1(re, false); ok {
+	if texts, ok := spellings(re, false); ok {
 		offer(texts)
 		return best
 	}
@@ -69,7 +69,7 @@ func needed(re *syntax.Regexp) (best []string) {
 	case syntax.OpConcat:
 		run := []string{""} // neighbours make one text
 		for _, sub := range re.Sub {
-			if more, ok := texts1(sub, false); ok && product(&run, more, maxNeeded) {
+			if more, ok := spellings(sub, false); ok && product(&run, more, maxNeeded) {
 				continue
 			}
 			offer(run)
@@ -87,13 +87,14 @@ func needed(re *syntax.Regexp) (best []string) {
 			all = append(all, one...)
 		}
 		offer(all)
+	default: // what may be nothing, or anything
 	}
 	return best
 }
 
-// texts1 returns all that an expression can match, if that is little: exactly,
+// spellings returns all that an expression can match, if that is little: exactly,
 // or else in lower case and as if no condition stood between the letters.
-func texts1(re *syntax.Regexp, exact bool) ([]string, bool) {
+func spellings(re *syntax.Regexp, exact bool) ([]string, bool) {
 	limit := maxNeeded
 	if exact {
 		limit = maxWhole
@@ -124,14 +125,14 @@ func texts1(re *syntax.Regexp, exact bool) ([]string, bool) {
 		}
 		return texts, len(texts) > 0
 	case syntax.OpCapture:
-		return texts1(re.Sub[0], exact)
+		return spellings(re.Sub[0], exact)
 	case syntax.OpQuest:
-		texts, ok := texts1(re.Sub[0], exact)
+		texts, ok := spellings(re.Sub[0], exact)
 		return append(texts, ""), ok
 	case syntax.OpConcat:
 		texts := []string{""}
 		for _, sub := range re.Sub {
-			more, ok := texts1(sub, exact)
+			more, ok := spellings(sub, exact)
 			if !ok || !product(&texts, more, limit) {
 				return nil, false
 			}
@@ -140,14 +141,15 @@ func texts1(re *syntax.Regexp, exact bool) ([]string, bool) {
 	case syntax.OpAlternate:
 		var texts []string
 		for _, sub := range re.Sub {
-			more, ok := texts1(sub, exact)
+			more, ok := spellings(sub, exact)
 			if texts = append(texts, more...); !ok || len(texts) > limit {
 				return nil, false
 			}
 		}
 		return texts, true
+	default: // too many
+		return nil, false
 	}
-	return nil, false
 }
 
 // runes returns how r may be written. In lower case, that is known of ASCII
