@@ -89,6 +89,7 @@ func sets(token string) []set {
 			{"api, no log", api("log denied")},
 			{"api guard, no log", api("log denied", "guard")},
 			{"api reputation, no log", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
+			{"api reputation with 1,500 bots, no log", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
 			{"api identity", api(identity)},
 			{"api identity require", api(identity, scopes)},
 			{"api identity require quota", api(identity, scopes, quota)},
@@ -126,6 +127,17 @@ func writeFiles(dir string) (token string, err error) {
 	if err := os.WriteFile(join(dir, "orders.openapi.yaml"), []byte(contract), 0o600); err != nil {
 		return "", err
 	}
+	bots := make([]map[string]string, 1500) // as many as crawler-user-agents lists
+	for i := range bots {
+		bots[i] = map[string]string{"pattern": fmt.Sprintf(`Crawler%d\/`, i)}
+	}
+	data, err := json.Marshal(bots)
+	if err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(join(dir, "bots.json"), data, 0o600); err != nil {
+		return "", err
+	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return "", err
@@ -135,7 +147,7 @@ func writeFiles(dir string) (token string, err error) {
 		"kty": "RSA", "kid": "k1", "alg": "RS256", "use": "sig",
 		"n": b64(key.N.Bytes()), "e": b64(big.NewInt(int64(key.E)).Bytes()),
 	}}}
-	data, err := json.Marshal(set)
+	data, err = json.Marshal(set)
 	if err != nil {
 		return "", err
 	}

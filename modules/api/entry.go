@@ -39,6 +39,9 @@ func (e *entry) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	if ex.Origin.ASN != 0 {
 		enc.AddUint32("asn", ex.Origin.ASN)
 	}
+	if ex.Origin.Bot != "" {
+		enc.AddString("bot", ex.Origin.Bot)
+	}
 	if p := ex.Principal; p != nil {
 		enc.AddString("principal", p.Subject)
 		if p.Client != "" {

@@ -37,6 +37,7 @@ type Exchange struct {
 type Origin struct {
 	Country string // ISO 3166-1 alpha-2; empty: unknown
 	ASN     uint32 // autonomous system; 0: unknown
+	Bot     string // who the User-Agent says it is; empty: none that is known
 }
 
 // maxDecisions bounds the record of one Exchange. The walk has ten stages, and

@@ -9,9 +9,11 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/reputation/internal/bots"
 	"github.com/gatehouse-caddy/gatehouse/modules/reputation/internal/feed"
 	"github.com/gatehouse-caddy/gatehouse/modules/reputation/internal/geo"
 )
@@ -31,13 +33,19 @@ type App struct {
 	// Default: none.
 	ASNDB string `json:"asn_db,omitempty"`
 
+	// A file or an https URL with patterns of the User-Agents of bots, as
+	// crawler-user-agents publishes them. Default: none.
+	Bots string `json:"bots,omitempty"`
+
 	// How often lists are fetched from URLs. Default: 1h; at least 1m.
 	Refresh caddy.Duration `json:"refresh,omitempty"`
 
 	lists   map[string]*source[*feed.Set]
 	country *source[*geo.DB]
 	asn     *source[*geo.DB]
+	bots    *source[*bots.List]
 	all     []follower
+	storage certmagic.Storage
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 	logger  *zap.Logger
@@ -54,7 +62,7 @@ type List struct {
 
 // follower is a source of any type.
 type follower interface {
-	follow(ctx context.Context, logger *zap.Logger)
+	follow(ctx context.Context, storage certmagic.Storage, logger *zap.Logger)
 	release() error
 }
 
@@ -68,7 +76,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision reads files. Nothing is fetched.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.storage = ctx.Logger(), ctx.Storage()
 	if a.Refresh == 0 {
 		a.Refresh = caddy.Duration(time.Hour)
 	}
@@ -100,6 +108,13 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 		*db.at, a.all = s, append(a.all, s)
 	}
+	if a.Bots != "" {
+		s, err := open(a.Bots, bots.Parse, time.Duration(a.Refresh))
+		if err != nil {
+			return fmt.Errorf("reputation: bots: %w", err)
+		}
+		a.bots, a.all = s, append(a.all, s)
+	}
 	return nil
 }
 
@@ -109,11 +124,21 @@ func (a *App) Validate() error {
 		return errors.New("reputation: refresh must be at least 1m")
 	}
 	for _, l := range a.Lists {
-		if strings.Contains(l.Source, "://") {
-			if err := fetch.CheckURL(l.Source); err != nil {
-				return fmt.Errorf("reputation: list %q: %w", l.Name, err)
-			}
+		if err := checkSource(l.Source); err != nil {
+			return fmt.Errorf("reputation: list %q: %w", l.Name, err)
 		}
+	}
+	for _, name := range []string{a.CountryDB, a.ASNDB, a.Bots} {
+		if err := checkSource(name); err != nil {
+			return fmt.Errorf("reputation: %w", err)
+		}
+	}
+	return nil
+}
+
+func checkSource(name string) error {
+	if strings.Contains(name, "://") {
+		return fetch.CheckURL(name)
 	}
 	return nil
 }
@@ -123,7 +148,7 @@ func (a *App) Start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	for _, f := range a.all {
-		a.done.Go(func() { f.follow(ctx, a.logger) })
+		a.done.Go(func() { f.follow(ctx, a.storage, a.logger) })
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/caddyfile/order" // the directive's place
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
-	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
 	"github.com/gatehouse-caddy/gatehouse/modules/reputation/internal/feed"
 )
 
@@ -57,6 +56,7 @@ func (h *Handler) checkLists(helper httpcaddyfile.Helper) error {
 //	    list       <name> <file|url>
 //	    country_db <file>
 //	    asn_db     <file>
+//	    bots       <file|url>
 //	    refresh    <duration>
 //	}
 func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
@@ -77,10 +77,14 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			err = file(d, &a.CountryDB)
 		case "asn_db":
 			err = file(d, &a.ASNDB)
+		case "bots":
+			if err = parse.Text(d, &a.Bots); err == nil {
+				err = locate(d, &a.Bots)
+			}
 		case "refresh":
 			err = parse.Duration(d, &a.Refresh)
 		default:
-			err = parse.Unknown(d, "reputation option", opt, "list", "country_db", "asn_db", "refresh")
+			err = parse.Unknown(d, "reputation option", opt, "list", "country_db", "asn_db", "bots", "refresh")
 		}
 		if err != nil {
 			return nil, err
@@ -97,6 +101,18 @@ func file(d *caddyfile.Dispenser, to *string) error {
 	return nil
 }
 
+// locate makes a file relative to the Caddyfile, and looks at a URL.
+func locate(d *caddyfile.Dispenser, to *string) error {
+	if !strings.Contains(*to, "://") {
+		*to = parse.Path(d, *to)
+		return nil
+	}
+	if err := checkSource(*to); err != nil {
+		return d.Err(err.Error())
+	}
+	return nil
+}
+
 func (a *App) unmarshalList(d *caddyfile.Dispenser) error {
 	var l List
 	if !d.AllArgs(&l.Name, &l.Source) {
@@ -108,12 +124,8 @@ func (a *App) unmarshalList(d *caddyfile.Dispenser) error {
 	if _, err := feed.ParsePrefix(l.Name); err == nil {
 		return d.Errf("%q is a network and cannot name a list", l.Name)
 	}
-	if strings.Contains(l.Source, "://") {
-		if err := fetch.CheckURL(l.Source); err != nil {
-			return d.Err(err.Error())
-		}
-	} else {
-		l.Source = parse.Path(d, l.Source)
+	if err := locate(d, &l.Source); err != nil {
+		return err
 	}
 	a.Lists = append(a.Lists, l)
 	return nil

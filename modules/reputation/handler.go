@@ -17,7 +17,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 	began := time.Now()
-	h.locate(ex)
+	h.locate(ex, r.UserAgent())
 	name, denial := h.decide(ex)
 	if denial != nil && denial.Reason == gate.ReputationUnavailable && *h.OnError == gate.Open {
 		ex.LetPass(gate.Reputation, mode, name, denial.Reason, began)
@@ -29,8 +29,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	return next.ServeHTTP(w, r)
 }
 
-// locate records what the databases know, for this and later stages.
-func (h *Handler) locate(ex *gate.Exchange) {
+// locate records what the lists and databases know, for this and later stages.
+func (h *Handler) locate(ex *gate.Exchange, agent string) {
+	if h.app.bots != nil && agent != "" {
+		if l, ok := h.app.bots.load(); ok {
+			if ex.Origin.Bot = l.Match(agent); ex.Origin.Bot != "" {
+				declared.WithLabelValues(ex.API).Inc()
+			}
+		}
+	}
 	if !ex.Client.IsValid() {
 		return
 	}

@@ -62,7 +62,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 
 // Provision finds the lists.
 func (h *Handler) Provision(ctx caddy.Context) error {
-	if err := gate.RegisterMetrics(ctx, failures, readAt); err != nil {
+	if err := gate.RegisterMetrics(ctx, failures, readAt, declared); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_reputation")

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/certmagic"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
@@ -41,6 +42,7 @@ type source[T any] struct {
 	seen    os.FileInfo
 	fetched time.Time
 	failed  bool
+	unkept  bool // the storage failed
 }
 
 // Destruct implements caddy.Destructor.
@@ -92,22 +94,22 @@ func (s *source[T]) load() (v T, ok bool) {
 }
 
 // follow reads again whenever it is time, until ctx ends.
-func (s *source[T]) follow(ctx context.Context, logger *zap.Logger) {
-	timer := time.NewTimer(s.look(ctx, logger))
+func (s *source[T]) follow(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) {
+	timer := time.NewTimer(s.look(ctx, storage, logger))
 	defer timer.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
-			timer.Reset(s.look(ctx, logger))
+			timer.Reset(s.look(ctx, storage, logger))
 		}
 	}
 }
 
 // look reads what has changed and returns when to look again.
-func (s *source[T]) look(ctx context.Context, logger *zap.Logger) time.Duration {
-	err := s.update(ctx)
+func (s *source[T]) look(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) time.Duration {
+	err := s.update(ctx, storage, logger)
 	if ctx.Err() != nil {
 		return lookEvery
 	}
@@ -131,22 +133,30 @@ func (s *source[T]) look(ctx context.Context, logger *zap.Logger) time.Duration 
 	return max(time.Second, s.refresh-time.Since(s.fetched))
 }
 
-func (s *source[T]) update(ctx context.Context) error {
+func (s *source[T]) update(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) error {
 	if s.refresh == 0 {
 		return s.read()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.fetched) < s.refresh {
-		return nil // by another configuration that has it too
+	if s.current.Load() == nil {
+		s.restore(ctx, storage, logger)
 	}
-	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	if time.Since(s.fetched) < s.refresh {
+		return nil // by another configuration that has it too, or before a restart
+	}
+	limited, cancel := context.WithTimeout(ctx, fetchTimeout)
 	defer cancel()
-	data, err := fetch.Get(ctx, s.at, "text/plain, application/json, */*", maxList)
+	data, err := fetch.Get(limited, s.at, "text/plain, application/json, */*", maxList)
 	if err != nil {
 		return err
 	}
-	return s.swap(data)
+	now := time.Now()
+	if err := s.swap(data, now); err != nil {
+		return err
+	}
+	s.keep(ctx, storage, logger, data, now)
+	return nil
 }
 
 // read reads the file if it has changed.
@@ -168,21 +178,22 @@ func (s *source[T]) read() error {
 	if err != nil {
 		return err
 	}
-	if err := s.swap(data); err != nil {
+	if err := s.swap(data, time.Now()); err != nil {
 		return err
 	}
 	s.seen = info
 	return nil
 }
 
-func (s *source[T]) swap(data []byte) error {
+// swap takes over what was read at a time.
+func (s *source[T]) swap(data []byte, at time.Time) error {
 	v, err := s.parse(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.name, err)
 	}
 	s.current.Store(&v)
-	s.fetched = time.Now()
-	readAt.WithLabelValues(s.name).SetToCurrentTime()
+	s.fetched = at
+	readAt.WithLabelValues(s.name).Set(float64(at.UnixMilli()) / 1000)
 	return nil
 }
 
@@ -195,4 +206,8 @@ var (
 		Name: "gatehouse_reputation_read_timestamp_seconds",
 		Help: "When a list or database was last read.",
 	}, []string{"source"})
+	declared = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "gatehouse_reputation_bots_total",
+		Help: "Requests whose User-Agent is that of a known bot.",
+	}, []string{"api"})
 )

@@ -41,7 +41,7 @@ func TestFile(t *testing.T) {
 		return ok && set.Contains(netip.MustParseAddr(addr))
 	}
 	look := func() {
-		if next := s.look(t.Context(), zap.NewNop()); next != lookEvery {
+		if next := s.look(t.Context(), nil, zap.NewNop()); next != lookEvery {
 			t.Errorf("the next look is in %v", next)
 		}
 	}

@@ -115,6 +115,7 @@ var variables = map[string]variable{
 
 	"origin.country": {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return ex.Origin.Country }},
 	"origin.asn":     {cel.IntType, func(ex *gate.Exchange, _ *http.Request) any { return int64(ex.Origin.ASN) }},
+	"origin.bot":     {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return ex.Origin.Bot }},
 
 	"operation.id":     {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return what(ex).ID }},
 	"operation.method": {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return what(ex).Method }},
