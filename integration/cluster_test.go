@@ -37,7 +37,9 @@ func runGateway(file string) error {
 	if err := caddy.Load(raw, true); err != nil {
 		return err
 	}
-	fmt.Println("ready")
+	if _, err := os.Stdout.WriteString("ready\n"); err != nil {
+		return err
+	}
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return caddy.Stop()
 }
@@ -181,7 +183,7 @@ func (g *gateway) slowest(t *testing.T) (most time.Duration, rules map[string]in
 		for _, s := range d["stages"].([]any) {
 			s := s.(map[string]any)
 			if s["stage"] == "quota" {
-				most = max(most, time.Duration(s["us"].(float64))*time.Microsecond)
+				most = max(most, time.Duration(s["us"].(float64)*1e3))
 				rules[fmt.Sprint(s["rule"])]++
 			}
 		}
@@ -195,7 +197,7 @@ const stall = 20*time.Millisecond + 40*time.Millisecond
 
 func three(t *testing.T, r *redis, quota string) []*gateway {
 	t.Helper()
-	global := fmt.Sprintf("cluster unix://%s", r.sock)
+	global := "cluster unix://" + r.sock
 	var nodes []*gateway
 	for range 3 {
 		nodes = append(nodes, node(t, global, "api demo {\n"+quota+"\nrespond ok\n}"))

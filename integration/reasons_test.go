@@ -28,6 +28,7 @@ type provoked struct {
 	path   string // /
 	header http.Header
 	body   string
+	status int // if it is not the reason's own
 	ask    func(t *testing.T, gw *gateway) answer // in place of the request
 }
 
@@ -82,10 +83,10 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 
 	return map[gate.Reason]provoked{
 		gate.APIUnmatched:           {site: "@a path /a\nrespond @a ok"},
-		gate.APIRejected:            {site: "error 418"},
+		gate.APIRejected:            {site: "error 418", status: 418},
 		gate.APIPanic:               {site: "test_panic"},
 		gate.APIFailed:              {site: "error 500"},
-		gate.APIUpstreamFailed:      {site: proxy, path: "/status/500"},
+		gate.APIUpstreamFailed:      {site: proxy, path: "/status/500", status: 500},
 		gate.APIUpstreamUnavailable: {site: proxy, path: "/status/503"},
 		gate.APIUpstreamTimeout:     {site: proxy, path: "/status/504"},
 
@@ -202,11 +203,8 @@ func TestEveryReason(t *testing.T) {
 				a = gw.do(t, method, path, p.header, p.body)
 			}
 			status := reason.Status()
-			switch reason {
-			case gate.APIRejected:
-				status = 418 // that of the handler
-			case gate.APIUpstreamFailed:
-				status = 500 // that of the upstream
+			if p.status != 0 {
+				status = p.status
 			}
 			if problem := a.problem(t); a.status != status || problem["reason"] != reason.String() || problem["title"] != reason.Title() {
 				t.Errorf("answered with %d %s", a.status, a.body)

@@ -123,9 +123,9 @@ func hours(word string) (from, to int, err error) {
 //
 //	when [country <code...>] [hours <from>-<to> [<time zone>]] rate <rate> [burst <n>] [leaky <queue>]
 func (w *When) unmarshal(d *caddyfile.Dispenser) error {
-	word, more := "", d.NextArg()
+	more := d.NextArg()
 	for more {
-		switch word = d.Val(); word {
+		switch word := d.Val(); word {
 		case "country":
 			for more = d.NextArg(); more && d.Val() != "hours" && d.Val() != "rate"; more = d.NextArg() {
 				code := strings.ToUpper(d.Val())

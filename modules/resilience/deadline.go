@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,24 @@ func (y *try) send() (*http.Response, error) {
 func (y *try) bounded() bool {
 	ct := y.r.Header["Content-Type"]
 	return len(ct) == 0 || !strings.HasPrefix(ct[0], "application/grpc")
+}
+
+// overdue reports whether the deadline that a gRPC call brought is over. The
+// upstream gives up then, as it was asked to: clients in a hurry must not be
+// able to open its breaker.
+func (y *try) overdue() bool {
+	v := y.r.Header["Grpc-Timeout"]
+	if len(v) != 1 || len(v[0]) < 2 {
+		return false
+	}
+	last := len(v[0]) - 1
+	n, err := strconv.ParseUint(v[0][:last], 10, 32) // at most eight digits
+	if err != nil {
+		return false
+	}
+	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
+	unit, ok := units[v[0][last]]
+	return ok && time.Since(y.began) >= time.Duration(n)*unit
 }
 
 // limit is the time this try has, of its own and of all tries together.

@@ -153,8 +153,8 @@ func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denia
 	switch {
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && gone:
 		return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceTimeout, Err: err}
-	case gone, errors.Is(err, errUpload), errors.As(err, &denial):
-		return breaker.Unknown, nil
+	case gone, errors.Is(err, errUpload), errors.As(err, &denial), y.overdue():
+		return breaker.Unknown, nil //nolint:nilerr // a failure, but nobody's here
 	}
 	return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceUnreachable, Err: err}
 }

@@ -2,8 +2,8 @@ package lease
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -57,7 +57,7 @@ func (m *model) Lease(r Request) (g Grant, err error) {
 			g.Wait = late
 		}
 	}
-	g.Ahead = max(0, min(r.Ahead, r.Most-m.old-m.new, int((m.now.Add(depth).Sub(m.tat))/step)))
+	g.Ahead = max(0, min(r.Ahead, r.Most-m.old-m.new, int(m.now.Add(depth).Sub(m.tat)/step)))
 	m.new += g.Ahead
 	m.tat = m.tat.Add(time.Duration(g.Ahead) * step)
 	g.Remaining = max(0, int(m.now.Add(depth).Sub(m.tat)/step))
@@ -93,7 +93,7 @@ func take(t *testing.T, b *Book, terms Terms, now time.Time) bucket.Outcome {
 // all the time gets all but that.
 func TestBound(t *testing.T) {
 	for seed := range uint64(20) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 1))
 			burst := 1 + rng.IntN(200)
 			terms := Terms{Limit: bucket.NewLimit(burst, 10*time.Second, burst), Most: rng.IntN(burst + 1)}
@@ -101,7 +101,7 @@ func TestBound(t *testing.T) {
 			nodes := []*Book{NewBook(m, 64), NewBook(m, 64), NewBook(m, 64)}
 			start := m.now
 			var admitted []time.Duration
-			pause := time.Duration(1 + rng.IntN(60))
+			pause := int64(1+rng.IntN(60)) * int64(time.Millisecond)
 			for m.now.Sub(start) < 60*time.Second {
 				n := nodes[rng.IntN(len(nodes))]
 				if rng.IntN(400) == 0 { // a node that is gone takes what it had leased with it
@@ -116,7 +116,7 @@ func TestBound(t *testing.T) {
 					admitted = append(admitted, m.now.Sub(start))
 				}
 				m.mu.Lock()
-				m.now = m.now.Add(time.Duration(rng.Int64N(int64(pause * time.Millisecond))))
+				m.now = m.now.Add(time.Duration(rng.Int64N(pause)))
 				m.mu.Unlock()
 			}
 			for i := range admitted {
