@@ -12,7 +12,7 @@ func (h *Handler) render(w http.ResponseWriter, r *http.Request, ex *gate.Exchan
 	setHeaders(w, d, []string{ex.ID})
 	switch gate.ProtocolOf(r) {
 	case gate.GRPC:
-		renderGRPC(w, status, d)
+		renderGRPC(w, r, status, d)
 	case gate.GRPCWeb:
 		renderGRPCWeb(w, r, status, d)
 	case gate.Connect:

@@ -14,12 +14,18 @@ import (
 
 // renderGRPC answers in the way gRPC clients read: a 200 whose header block
 // says what happened ("Trailers-Only").
-func renderGRPC(w http.ResponseWriter, status int, d *gate.Denial) {
+func renderGRPC(w http.ResponseWriter, r *http.Request, status int, d *gate.Denial) {
 	header := w.Header()
-	header["Content-Type"] = []string{"application/grpc"}
+	header["Content-Type"] = []string{contentType(r)}
 	header["Grpc-Status"] = []string{strconv.Itoa(int(rpcCode(status)))}
 	header["Grpc-Message"] = []string{grpcMessage(d)}
 	w.WriteHeader(http.StatusOK)
+}
+
+// contentType is the client's own, by which it reads the answer.
+func contentType(r *http.Request) string {
+	ct, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	return ct
 }
 
 // grpcMessage is the sentence as gRPC's header fields carry it.
@@ -32,7 +38,7 @@ func grpcMessage(d *gate.Denial) string {
 func renderGRPCWeb(w http.ResponseWriter, r *http.Request, status int, d *gate.Denial) {
 	const trailer = 0x80
 	end := frame(trailer, "grpc-status: "+strconv.Itoa(int(rpcCode(status)))+"\r\ngrpc-message: "+grpcMessage(d)+"\r\n")
-	ct, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	ct := contentType(r)
 	if strings.HasPrefix(ct, "application/grpc-web-text") {
 		end = base64.StdEncoding.AppendEncode(nil, end)
 	}
@@ -66,7 +72,7 @@ func renderConnectStream(w http.ResponseWriter, r *http.Request, status int, d *
 	if err != nil { // strings cannot fail
 		body = nil
 	}
-	w.Header()["Content-Type"] = []string{r.Header.Get("Content-Type")}
+	w.Header()["Content-Type"] = []string{contentType(r)}
 	writeRPC(w, http.StatusOK, frame(end, string(body)))
 }
 

@@ -27,6 +27,10 @@ var protocolNames = [...]string{"http", "grpc", "grpc_web", "connect", "connect_
 
 func (p Protocol) String() string { return protocolNames[p] }
 
+// Framed reports whether bodies are messages in envelopes, whatever the
+// content type says of the messages.
+func (p Protocol) Framed() bool { return p != HTTP && p != Connect }
+
 // ProtocolOf tells how the client of a request speaks.
 func ProtocolOf(r *http.Request) Protocol {
 	ct := ""

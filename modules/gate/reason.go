@@ -88,6 +88,7 @@ const (
 	TranscodeMalformed
 	TranscodeTooLarge
 	TranscodeBodyUnreadable
+	TranscodeTimeout
 	TranscodeAnswer
 	TranscodeUpstream
 
@@ -181,6 +182,7 @@ var reasons = [reasonCount]struct {
 	TranscodeMalformed:      {"transcode.malformed", 400, "The request is not what the method takes."},
 	TranscodeTooLarge:       {"transcode.message_too_large", 413, "The message is too large."},
 	TranscodeBodyUnreadable: {"transcode.body_unreadable", 400, "The request body could not be read."},
+	TranscodeTimeout:        {"transcode.timeout", 504, "The call took longer than it may."},
 	TranscodeAnswer:         {"transcode.answer", 502, "The answer of the service behind the gateway could not be translated."},
 	TranscodeUpstream:       {"transcode.upstream", 502, "The service behind the gateway did not do what was asked."},
 

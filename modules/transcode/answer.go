@@ -41,6 +41,12 @@ func (d *down) writeHeader(code int) {
 	if code < 200 || d.said { // early hints are not for other protocols
 		return
 	}
+	const canceled = 499 // what Caddy's proxy says when the call was cancelled
+	if code == canceled && d.call.late() {
+		d.call.refuse(&gate.Denial{Reason: gate.TranscodeTimeout})
+		d.said, d.call.closed = true, true
+		return
+	}
 	d.said, d.call.answered = true, true
 	d.call.listen(code)
 	d.rw.WriteHeader(code)
@@ -101,8 +107,11 @@ func (c client) WriteHeader(code int) {
 		c.held = code
 	default:
 		c.wrote = true
+		h := c.w.Header()
+		if c.protocol == gate.GRPC && h["Grpc-Status-Details-Bin"] != nil { // to where the library sends the status
+			h.Add("Trailer", "Grpc-Status-Details-Bin")
+		}
 		if c.text {
-			h := c.w.Header()
 			h.Set("Content-Type", strings.Replace(h.Get("Content-Type"), "grpc-web", "grpc-web-text", 1))
 		}
 		c.w.WriteHeader(code)
@@ -240,9 +249,13 @@ func (o *outcome) details(encoded string) bool {
 func (o *outcome) problem(c *call) {
 	p := c.ex.Problem(o.code.Status(), &gate.Denial{Reason: gate.TranscodeUpstream, Detail: o.message, Fields: o.fields})
 	p.Code = o.code.String()
-	if m := c.r.Method; m == http.MethodPost || m == http.MethodPut || m == http.MethodPatch {
-		for i := range p.Errors {
-			p.Errors[i].Pointer, p.Errors[i].Name = pointer(p.Errors[i].Name), ""
+	for i, e := range p.Errors {
+		field, inBody := strings.CutPrefix(e.Name, c.method.Body+".")
+		if c.method.Body == "*" {
+			field, inBody = e.Name, true
+		}
+		if inBody {
+			p.Errors[i].Pointer, p.Errors[i].Name = pointer(field), ""
 		}
 	}
 	header := c.w.Header()

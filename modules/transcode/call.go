@@ -28,6 +28,7 @@ type call struct {
 	next     caddyhttp.Handler
 	ex       *gate.Exchange
 	began    time.Time
+	due      time.Time // the deadline, if there is one
 	protocol gate.Protocol
 	text     bool // gRPC-Web in base64
 	source   *source
@@ -160,24 +161,37 @@ func (c *call) forward(rw http.ResponseWriter, q *http.Request) {
 	if c.err = c.next.ServeHTTP(d, c.r); c.err == nil {
 		done = true
 		d.finish()
+	} else if c.late() {
+		c.refuse(&gate.Denial{Reason: gate.TranscodeTimeout, Err: c.err})
 	}
 }
 
-// deadline ends a call with one message each way that takes longer than it
-// may. The service is told; its own word on the matter is waited for a little.
+// deadline ends a call with one message each way that takes longer than it may,
+// and any call at the deadline that its client set.
+//
+// The service is told a little later a time, or it would hang up first, which
+// looks like a failure. A client's own deadline cancels the call and counts
+// against nobody: impatient clients must not be able to open a breaker.
 func (c *call) deadline(q *http.Request) (context.Context, context.CancelFunc) {
-	const patience = 100 * time.Millisecond
-	limit, ok := grpcTimeout(q.Header.Get("Grpc-Timeout"))
-	if c.method.IsStreamingClient() || c.method.IsStreamingServer() {
-		if !ok {
-			return q.Context(), func() {}
-		}
-	} else if usual := time.Duration(c.h.Timeout); !ok || limit > usual {
-		limit = usual
-		q.Header["Grpc-Timeout"] = []string{writeTimeout(limit)}
+	const later = 100 * time.Millisecond
+	limit, own := grpcTimeout(q.Header.Get("Grpc-Timeout"))
+	if streams := c.method.IsStreamingClient() || c.method.IsStreamingServer(); streams && !own {
+		return q.Context(), func() {}
+	} else if usual := time.Duration(c.h.Timeout); !streams && (!own || limit > usual) {
+		limit, own = usual, false
 	}
-	return context.WithTimeout(q.Context(), limit+patience)
+	q.Header["Grpc-Timeout"] = []string{writeTimeout(limit + later)}
+	c.due = time.Now().Add(limit)
+	if !own {
+		return context.WithDeadline(q.Context(), c.due)
+	}
+	ctx, cancel := context.WithCancel(q.Context())
+	timer := time.AfterFunc(limit, cancel)
+	return ctx, func() { timer.Stop(); cancel() }
 }
+
+// late reports whether the deadline is over.
+func (c *call) late() bool { return !c.due.IsZero() && !time.Now().Before(c.due) }
 
 // writeTimeout writes a timeout in at most the eight digits that gRPC has for it.
 func writeTimeout(d time.Duration) string {

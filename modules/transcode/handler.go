@@ -6,7 +6,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -66,10 +65,6 @@ func (c *call) serve(path string) error {
 	}
 	c.source = &source{call: c, ReadCloser: rq.Body}
 	rq.Body = c.source
-	if _, err := url.ParseQuery(rq.URL.RawQuery); err != nil { // it would pass for one without what is wrong
-		c.refuse(&gate.Denial{Reason: gate.TranscodeMalformed, Detail: "The query cannot be read.", Err: err})
-		return c.end()
-	}
 	c.smooth(rq)
 	c.run(rq)
 	return c.end()

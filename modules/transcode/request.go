@@ -23,7 +23,10 @@ const envelope = 5
 // nothing reaches the service of a request that is none, and the proxy may send
 // it again. A stream is translated while the proxy reads it.
 func (c *call) request(q *http.Request) *gate.Denial {
-	if c.method.IsStreamingClient() && c.protocol != gate.HTTP && c.protocol != gate.Connect {
+	if _, err := url.ParseQuery(c.r.URL.RawQuery); err != nil { // the library leaves out what is wrong with it
+		return &gate.Denial{Reason: gate.TranscodeMalformed, Detail: "The query cannot be read.", Err: err}
+	}
+	if c.method.IsStreamingClient() && c.protocol.Framed() {
 		c.ex.SetStream(q, &uplink{c, q.Body})
 		return nil
 	}
@@ -40,7 +43,7 @@ func (c *call) request(q *http.Request) *gate.Denial {
 		return tooLarge()
 	}
 	data := buf.Bytes()
-	if len(data) == 0 && (c.protocol == gate.HTTP || c.protocol == gate.Connect) {
+	if len(data) == 0 && !c.protocol.Framed() {
 		data = make([]byte, envelope) // no body is a message without members
 	}
 	q.Body = c.source.ReadCloser
@@ -117,6 +120,8 @@ func (u *uplink) Read(p []byte) (int, error) {
 		denial = c.said.denial(c.r)
 	case err != nil && !errors.Is(err, io.EOF):
 		denial = c.unreadable(err)
+	case n > 0:
+		return n, nil // the library says after each empty message that it was the last
 	default:
 		return n, err
 	}

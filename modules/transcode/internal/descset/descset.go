@@ -34,6 +34,7 @@ type Set struct {
 type Method struct {
 	protoreflect.MethodDescriptor
 	Path string
+	Body string // what the body is by its HTTP rule: a field, "*" for all, or nothing
 }
 
 // Read takes a descriptor set apart. Only the services that are named are
@@ -115,13 +116,14 @@ func (s *Set) add(svc protoreflect.ServiceDescriptor) error {
 	}
 	s.Services = append(s.Services, svc)
 	for i := range methods.Len() {
-		m := &Method{methods.Get(i), ""}
+		m := &Method{MethodDescriptor: methods.Get(i)}
 		m.Path = "/" + string(svc.FullName()) + "/" + string(m.Name())
 		s.Methods[m.Path] = m
 		rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
 			continue
 		}
+		m.Body = rule.GetBody()
 		for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 			s.learn(template(r))
 		}
