@@ -629,7 +629,11 @@ func TestTranscodeBrokenAnswers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			srv := &http.Server{Handler: c.handler, Protocols: new(http.Protocols)}
+			read := func(w http.ResponseWriter, r *http.Request) {
+				io.Copy(io.Discard, r.Body)
+				c.handler(w, r)
+			}
+			srv := &http.Server{Handler: http.HandlerFunc(read), Protocols: new(http.Protocols)}
 			srv.Protocols.SetUnencryptedHTTP2(true)
 			go srv.Serve(l)
 			t.Cleanup(func() { srv.Close() })
@@ -645,10 +649,11 @@ func TestTranscodeBrokenAnswers(t *testing.T) {
 				if c.status != 200 && err == nil || errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("%s: %v", name, err)
 				}
-				t.Log(name, err)
 			}
 			for _, d := range gw.decisions(t) {
-				t.Log(d["path"], d["reason"], d["error"])
+				if d["reason"] == "api.panic" {
+					t.Errorf("%v", d)
+				}
 			}
 		})
 	}

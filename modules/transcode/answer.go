@@ -75,6 +75,7 @@ func (d *down) FlushError() error {
 func (d *down) finish() {
 	d.call.mu.Lock()
 	defer d.call.mu.Unlock()
+	d.call.answered = true
 	d.call.listen(http.StatusOK)
 }
 
@@ -103,7 +104,7 @@ func (c client) WriteHeader(code int) {
 	case c.asking && c.said.status == 0:
 		c.said.status = code
 	case c.quiet() || c.wrote || c.held != 0:
-	case c.protocol == gate.HTTP && code >= 400:
+	case code >= 400 && (c.protocol == gate.HTTP || c.protocol == gate.Connect && c.fault()):
 		c.held = code
 	default:
 		c.wrote = true

@@ -69,10 +69,10 @@ func (c *call) run(rq *http.Request) {
 			return // and let the panic pass, if there is one
 		}
 		switch p := recover(); {
-		case p == nil:
+		case p == nil, c.over: // all is said, and the library must not be used any more, as it is by its own
 		case p != http.ErrAbortHandler: //nolint:errorlint // a value, not a chain
 			panic(p)
-		case broken && c.held == 0:
+		default:
 			c.refuse(&gate.Denial{Reason: gate.TranscodeAnswer, Detail: "The answer of the service broke off.", Err: errBroken})
 		}
 	}()
@@ -88,8 +88,13 @@ func (c *call) end() error {
 	if c.refusal == nil && c.method == nil && !c.unknown {
 		c.refuse(c.said.denial(c.r))
 	}
-	if c.refusal == nil && c.err == nil && c.held != 0 && (c.outcome == nil || c.outcome.code == 0) {
-		c.refuse(&gate.Denial{Reason: gate.TranscodeAnswer, Err: fmt.Errorf("translating the answer: %s", c.said.text())})
+	if c.refusal == nil && c.err == nil && c.answered && c.fault() {
+		d := &gate.Denial{Reason: gate.TranscodeAnswer, Err: fmt.Errorf("translating the answer: %s", c.said.text())}
+		if c.wrote { // the library has told the client
+			_ = c.ex.Decide(gate.Transcode, gate.Enforce, c.rule(), d, c.began)
+			return nil
+		}
+		c.refuse(d)
 	}
 	switch {
 	case c.refusal != nil:
@@ -109,6 +114,12 @@ func (c *call) end() error {
 		calls.WithLabelValues(c.protocol.String(), c.outcome.code.String()).Inc()
 	}
 	return nil
+}
+
+// fault reports whether it is the library that says that the call failed, not
+// the service.
+func (c *call) fault() bool {
+	return c.outcome == nil || c.outcome.code == 0 && (c.over || c.held != 0)
 }
 
 func (c *call) rule() string {
@@ -144,21 +155,21 @@ func (c *call) forward(rw http.ResponseWriter, q *http.Request) {
 	}
 	_ = c.ex.Conclude(c.w, c.r, gate.Transcode, gate.Enforce, c.rule(), nil, c.began) // allowed
 
-	q.Proto, q.ProtoMajor, q.ProtoMinor = c.r.Proto, c.r.ProtoMajor, c.r.ProtoMinor
-	q.RequestURI = q.URL.Path
 	ctx, cancel := c.deadline(q)
 	defer cancel()
-	asked := *c.r
-	*c.r = *q.WithContext(ctx)
+	r, asked := c.r, *c.r
+	r.Method, r.URL, r.RequestURI, r.Header = q.Method, q.URL, q.URL.Path, q.Header
+	r.Body, r.ContentLength, r.TransferEncoding = q.Body, q.ContentLength, nil
 	d := &down{call: c, rw: rw}
 	done := false
 	c.mu.Unlock()
 	defer func() {
 		c.mu.Lock()
-		*c.r = asked
+		*r = asked
 		c.closed = c.closed || !done
 	}()
-	if c.err = c.next.ServeHTTP(d, c.r); c.err == nil {
+	// The proxy's transport may look at what it got after it has returned.
+	if c.err = c.next.ServeHTTP(d, r.WithContext(ctx)); c.err == nil {
 		done = true
 		d.finish()
 	} else if c.late() {

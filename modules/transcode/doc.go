@@ -9,9 +9,9 @@
 //
 // # Price
 //
-// A unary call with JSON costs some twenty microseconds; a request that is none
-// of the services' costs some tens of nanoseconds. What is held of a call is
-// bounded: one message each way, of at most max_message. Streams are translated
+// A unary call with JSON costs some forty microseconds; a request that is none
+// of the services' a fraction of one. What is held of a call is bounded: one
+// message each way, of at most max_message. Streams are translated
 // message by message. Answers to REST are held until they are complete, because
 // the outcome of a gRPC call comes last and a status of HTTP first.
 //
@@ -26,8 +26,10 @@
 //
 // # The library
 //
-// Protocols and messages are translated by connectrpc.com/vanguard. What it
-// does not do by itself is done around it: it reports errors of the request
-// from whatever goroutine reads it, unescapes paths twice, bounds nothing that
-// comes out of a compressed message, and knows only net/http handlers.
+// Protocols and messages are translated by connectrpc.com/vanguard, which saves
+// us four protocols and the HTTP rules. What it does not do by itself is done
+// around it: it answers errors of the request from whatever goroutine reads it,
+// ends a stream at an empty message, unescapes paths twice, bounds nothing that
+// comes out of a compressed message, fails on codes that do not exist, and
+// knows only net/http handlers.
 package transcode

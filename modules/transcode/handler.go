@@ -20,22 +20,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	c := call{h: h, w: w, r: r, next: next, ex: ex, protocol: gate.ProtocolOf(r)}
+	protocol := gate.ProtocolOf(r)
 	path, known := r.URL.Path, false
-	switch {
-	case c.protocol == gate.HTTP:
-		if h.set.Reachable(path) {
-			path, known = h.set.Canonical(r.URL.EscapedPath())
-		}
-	default:
+	if protocol != gate.HTTP {
 		known = h.set.Methods[path] != nil
+	} else if h.set.Reachable(path) {
+		path, known = h.set.Canonical(r.URL.EscapedPath())
 	}
 	if !known {
 		return h.unmatched(ex, w, r, next)
 	}
-	if c.protocol == gate.GRPC && native(r) {
+	if protocol == gate.GRPC && native(r) {
 		return next.ServeHTTP(w, r) // what the service speaks anyway
 	}
+	c := &call{h: h, w: w, r: r, next: next, ex: ex, began: time.Now(), protocol: protocol}
 	return c.serve(path)
 }
 
@@ -57,7 +55,6 @@ type callKey struct{}
 // serve has the library translate a copy of the request, so that whatever it
 // does to it before the method is known leaves no trace.
 func (c *call) serve(path string) error {
-	c.began = time.Now()
 	rq := c.r.Clone(context.WithValue(c.r.Context(), callKey{}, c))
 	rq.URL.Path, rq.URL.RawPath = path, ""
 	if rq.Body == nil {
