@@ -87,7 +87,7 @@ func ParseCode(s string) Code {
 	if err != nil || n >= uint64(len(codes)) {
 		return 2
 	}
-	return Code(n) //nolint:gosec // less than the length of the list
+	return Code(n)
 }
 
 // String is the code's name in gRPC.

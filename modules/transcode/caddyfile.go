@@ -1,6 +1,8 @@
 package transcode
 
 import (
+	"slices"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -87,10 +89,8 @@ func oneOf(d *caddyfile.Dispenser, to *string, words ...string) error {
 	if err := parse.Text(d, to); err != nil {
 		return err
 	}
-	for _, w := range words {
-		if *to == w {
-			return nil
-		}
+	if !slices.Contains(words, *to) {
+		return parse.Unknown(d, opt, *to, words...)
 	}
-	return parse.Unknown(d, opt, *to, words...)
+	return nil
 }

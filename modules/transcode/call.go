@@ -169,7 +169,7 @@ func (c *call) forward(rw http.ResponseWriter, q *http.Request) {
 		c.closed = c.closed || !done
 	}()
 	// The proxy's transport may look at what it got after it has returned.
-	if c.err = c.next.ServeHTTP(d, r.WithContext(ctx)); c.err == nil {
+	if c.err = c.next.ServeHTTP(d, r.WithContext(ctx)); c.err == nil { //nolint:contextcheck // it comes from r's
 		done = true
 		d.finish()
 	} else if c.late() {
@@ -220,8 +220,8 @@ func grpcTimeout(s string) (time.Duration, bool) {
 	units := map[byte]time.Duration{'n': time.Nanosecond, 'u': time.Microsecond, 'm': time.Millisecond, 'S': time.Second, 'M': time.Minute, 'H': time.Hour}
 	n, err := strconv.ParseUint(s[:len(s)-1], 10, 31)
 	unit := units[s[len(s)-1]]
-	if err != nil || unit == 0 || time.Duration(n) > time.Duration(1<<62)/unit { //nolint:gosec // at most 31 bits
+	if err != nil || unit == 0 || time.Duration(n) > time.Duration(1<<62)/unit {
 		return 0, false
 	}
-	return time.Duration(n) * unit, true //nolint:gosec // at most 31 bits
+	return time.Duration(n) * unit, true
 }

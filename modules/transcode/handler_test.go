@@ -61,8 +61,7 @@ func prepared(w http.ResponseWriter, method, target, body string) *http.Request 
 }
 
 func reasonOf(err error) gate.Reason {
-	var d *gate.Denial
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*gate.Denial](err); ok {
 		return d.Reason
 	}
 	return gate.None

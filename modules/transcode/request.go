@@ -182,21 +182,21 @@ func (s *said) denial(r *http.Request) *gate.Denial {
 	}
 	d := &gate.Denial{Reason: gate.TranscodeMalformed}
 	text := s.text()
-	if strings.HasPrefix(text, isSaid) {
+	bad, unknown := badParameter.FindStringSubmatch(text), unknownParameter.FindStringSubmatch(text)
+	switch {
+	case strings.HasPrefix(text, isSaid):
 		d.Detail = text
-	} else if m := badParameter.FindStringSubmatch(text); m != nil {
-		detail := "is not a value it may have"
-		if m[2] != "" {
-			detail = "is not of type " + m[2]
-		}
-		d.Fields = []gate.FieldError{{In: place(r, m[1]), Name: m[1], Detail: detail}}
-	} else if m := unknownParameter.FindStringSubmatch(text); m != nil {
-		d.Fields = []gate.FieldError{{In: "query", Name: m[1], Detail: "is no parameter of the method"}}
-	} else if strings.HasPrefix(text, "request should have no body") {
+	case bad != nil && bad[2] != "":
+		d.Fields = []gate.FieldError{{In: place(r, bad[1]), Name: bad[1], Detail: "is not of type " + bad[2]}}
+	case bad != nil:
+		d.Fields = []gate.FieldError{{In: place(r, bad[1]), Name: bad[1], Detail: "is not a value it may have"}}
+	case unknown != nil:
+		d.Fields = []gate.FieldError{{In: "query", Name: unknown[1], Detail: "is no parameter of the method"}}
+	case strings.HasPrefix(text, "request should have no body"):
 		d.Detail = "The method takes no request body here."
-	} else if strings.HasPrefix(text, "max buffer size") || strings.HasPrefix(text, "content length") || text == errInflated.Error() {
+	case strings.HasPrefix(text, "max buffer size"), strings.HasPrefix(text, "content length"), text == errInflated.Error():
 		return tooLarge()
-	} else {
+	default:
 		d.Err = fmt.Errorf("translating the request: %s", text)
 	}
 	return d

@@ -136,7 +136,7 @@ type Server struct {
 //	partial                                        fails after two messages
 func (s *Shop) Serve(t testing.TB) *Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
