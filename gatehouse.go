@@ -16,4 +16,5 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/reputation"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/require"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/resilience"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/transcode"
 )

@@ -18,6 +18,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/transcode/transcodetest"
 )
 
 // provoked is a gateway and a request to it that gives one reason.
@@ -28,7 +29,7 @@ type provoked struct {
 	path   string // /
 	header http.Header
 	body   string
-	status int // if it is not the reason's own
+	status int                                    // if it is not the reason's own
 	ask    func(t *testing.T, gw *gateway) answer // in place of the request
 }
 
@@ -78,6 +79,12 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		p.site = "firewall {\nmax_body 20KiB\n}\n" + proxy
 		return p
 	}
+	shop := transcodetest.New(t).Serve(t)
+	gw.write(t, "shop.binpb", string(shop.Set))
+	transcode := func(options string, p provoked) provoked {
+		p.site = "transcode shop.binpb {\n" + options + "\n}\nreverse_proxy h2c://" + shop.Addr
+		return p
+	}
 	jsonType := http.Header{"Content-Type": {"application/json"}}
 	long := strings.Repeat("a", 30<<10)
 
@@ -106,7 +113,7 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		gate.GuardContentEncoding: guard("", provoked{method: "POST", header: http.Header{"Content-Encoding": {"compress"}}, body: "a"}),
 		gate.GuardBodyTooLarge:    guard("max_body 1KiB", provoked{method: "POST", body: long}),
 		gate.GuardJSON:            guard("", provoked{method: "POST", header: jsonType, body: `{"a":1,"a":2}`}),
-		gate.GuardBodyUnreadable:  guard("", provoked{ask: brokenBody}),
+		gate.GuardBodyUnreadable:  guard("", provoked{ask: brokenOrder}),
 
 		gate.ContractUnknownPath:   contract(provoked{path: "/nowhere"}),
 		gate.ContractUnknownMethod: contract(provoked{method: "PUT", path: "/orders"}),
@@ -147,12 +154,23 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		gate.InputMalformed:       contract(provoked{method: "POST", path: "/orders", header: jsonType, body: "{"}),
 		gate.InputParameters:      contract(provoked{path: "/orders?limit=1000"}),
 		gate.InputBody:            contract(provoked{method: "POST", path: "/orders", header: jsonType, body: `{"quantity":0}`}),
-		gate.InputBodyUnreadable:  contract(provoked{ask: brokenBody}),
+		gate.InputBodyUnreadable:  contract(provoked{ask: brokenOrder}),
 
 		gate.FirewallAttack:         firewall(provoked{path: "/?q=1%27%20UNION%20SELECT%20password%20FROM%20users--"}),
 		gate.FirewallArgumentLimit:  firewall(provoked{method: "POST", header: http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, body: flood(1100, true)}),
 		gate.FirewallBodyTooLarge:   firewall(provoked{method: "POST", header: jsonType, body: `"` + long + `"`}),
 		gate.FirewallBodyUnreadable: firewall(provoked{method: "POST", header: jsonType, body: `{"a":`}),
+
+		gate.TranscodeUnmatched:      transcode("unmatched refuse", provoked{path: "/nowhere"}),
+		gate.TranscodeUnknownMethod:  transcode("", provoked{method: "DELETE", path: "/v1/orders/7"}),
+		gate.TranscodeContentType:    transcode("", provoked{path: "/v1/orders/7:watch"}),
+		gate.TranscodeHTTPVersion:    transcode("", provoked{method: "POST", path: "/shop.v1.Orders/Chat", header: http.Header{"Content-Type": {"application/grpc-web+proto"}}}),
+		gate.TranscodeMalformed:      transcode("", provoked{path: "/v1/orders/7?what=1"}),
+		gate.TranscodeTooLarge:       transcode("max_message 1KiB", provoked{method: "POST", path: "/v1/orders/7:cancel", header: jsonType, body: `{"why":"` + long + `"}`}),
+		gate.TranscodeBodyUnreadable: transcode("", provoked{ask: func(t *testing.T, gw *gateway) answer { return brokenBody(t, gw, "/v1/orders/7:cancel") }}),
+		gate.TranscodeTimeout:        transcode("", provoked{path: "/v1/orders/slow", header: http.Header{"X-Server-Timeout": {"0.01"}}}),
+		gate.TranscodeAnswer:         transcode("max_message 1KiB", provoked{path: "/v1/orders/large?size=70000"}),
+		gate.TranscodeUpstream:       transcode("", provoked{path: "/v1/orders/missing", status: 404}),
 
 		gate.ResilienceBreakerOpen: {site: "reverse_proxy " + failing.addr() + " {\ntransport gatehouse {\nbreaker {\nsamples 1\nall_open refuse\n}\n}\n}", ask: second},
 		gate.ResilienceUnreachable: {site: "reverse_proxy " + dead(t)},
@@ -247,14 +265,16 @@ func third(t *testing.T, gw *gateway) answer {
 	return a
 }
 
+func brokenOrder(t *testing.T, gw *gateway) answer { return brokenBody(t, gw, "/orders") }
+
 // brokenBody sends a body whose chunks are none.
-func brokenBody(t *testing.T, gw *gateway) answer {
+func brokenBody(t *testing.T, gw *gateway, path string) answer {
 	conn, err := new(net.Dialer).DialContext(t.Context(), "unix", gw.sock)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	_, _ = io.WriteString(conn, "POST /orders HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n")
+	_, _ = io.WriteString(conn, "POST "+path+" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n")
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -24,6 +24,9 @@ var (
 
 	// beforeHandle holds what routes to a whole API.
 	beforeHandle = []string{"api"}
+
+	// beforeProxy comes last: what it does to a request is for the upstream alone.
+	beforeProxy = []string{"transcode"}
 )
 
 func init() {
@@ -36,9 +39,12 @@ func init() {
 	for _, name := range beforeHandle {
 		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "handle")
 	}
+	for _, name := range beforeProxy {
+		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "reverse_proxy")
+	}
 }
 
 // Stages lists the directives that may stand in an api block, outermost first.
 func Stages() []string {
-	return slices.Concat(beforeRedir, afterBasicAuth)
+	return slices.Concat(beforeRedir, afterBasicAuth, beforeProxy)
 }

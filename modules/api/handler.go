@@ -17,7 +17,7 @@ import (
 // never calls next: an api is where a request ends.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	ex := gate.Of(r)
-	ex.API = h.Name
+	ex.API, ex.ProblemType = h.Name, h.ProblemType
 	ex.Modes = h.modes.Load()[h.Name]
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids

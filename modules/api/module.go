@@ -65,8 +65,6 @@ type Handler struct {
 	counted   bool
 }
 
-const defaultProblemType = "https://github.com/gatehouse-caddy/gatehouse/blob/main/docs/reasons.md#"
-
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{
@@ -87,7 +85,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.Log = "all"
 	}
 	if h.ProblemType == "" {
-		h.ProblemType = defaultProblemType
+		h.ProblemType = gate.DefaultProblemType
 	}
 	h.logger = ctx.Logger()
 	h.decisions = h.logger.Named("decision").WithOptions(zap.WithCaller(false), zap.AddStacktrace(zap.PanicLevel))

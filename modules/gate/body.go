@@ -68,6 +68,24 @@ func (ex *Exchange) Hold(r *http.Request, limit int64) ([]byte, bool) {
 	return b.data, b.err == nil && b.whole
 }
 
+// SetBody gives the request another body, known as a whole, which is what later
+// stages and the upstream get, and get again.
+func (ex *Exchange) SetBody(r *http.Request, data []byte) {
+	var closer io.Closer = http.NoBody
+	if r.Body != nil {
+		closer = r.Body
+	}
+	ex.body = body{data: data, whole: true}
+	r.Body = &replay{Reader: bytes.NewReader(data), Closer: closer, rest: http.NoBody}
+	r.ContentLength = int64(len(data))
+}
+
+// SetStream gives the request another body of which nothing is known yet.
+func (ex *Exchange) SetStream(r *http.Request, stream io.ReadCloser) {
+	ex.body = body{}
+	r.Body, r.ContentLength = stream, -1
+}
+
 // read fetches up to one byte more than limit, which tells a body that just
 // fits from one that does not, and puts everything back for the next reader.
 func (ex *Exchange) read(r *http.Request, limit int64) {

@@ -27,6 +27,8 @@ type Exchange struct {
 	Later     any        // what the stage that named the operation has still to do
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
+	ProblemType string // the prefix of a problem's type; empty: DefaultProblemType
+
 	body      body
 	decisions [maxDecisions]Decision
 	decided   uint8

@@ -148,6 +148,63 @@ func TestConcludeDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// TestSetBody: who asks again for a body that was replaced gets the new one.
+func TestSetBody(t *testing.T) {
+	r := request(http.MethodPost, strings.NewReader("json"), nil)
+	ex := Of(r)
+	if _, err := ex.Body(r, 100); err != nil {
+		t.Fatal(err)
+	}
+	ex.SetBody(r, []byte("message"))
+	held, ok := ex.Hold(r, 0)
+	read, err := ex.Body(r, 100)
+	sent, _ := io.ReadAll(r.Body)
+	if !ok || err != nil || string(held) != "message" || string(read) != "message" || string(sent) != "message" || r.ContentLength != 7 {
+		t.Errorf("%q %q %q %v", held, read, sent, err)
+	}
+	ex.SetStream(r, io.NopCloser(strings.NewReader("stream")))
+	if held, ok := ex.Hold(r, 100); ok || len(held) > 0 {
+		t.Errorf("a stream is held: %q", held)
+	}
+	if sent, _ := io.ReadAll(r.Body); string(sent) != "stream" {
+		t.Errorf("%q", sent)
+	}
+}
+
+func TestProtocolOf(t *testing.T) {
+	for ct, want := range map[string]Protocol{
+		"": HTTP, "application/json": HTTP, "application/grpc": GRPC, "application/grpc+proto": GRPC, "application/grpc-web-text": GRPCWeb,
+		"application/grpc-web+json": GRPCWeb, "application/connect+proto": ConnectStream,
+	} {
+		r := request(http.MethodPost, nil, nil)
+		r.Header = http.Header{"Content-Type": {ct}}
+		if got := ProtocolOf(r); got != want {
+			t.Errorf("%q is %v", ct, got)
+		}
+	}
+	r := request(http.MethodPost, nil, nil)
+	r.Header = http.Header{"Content-Type": {"application/json"}, "Connect-Protocol-Version": {"1"}}
+	if ProtocolOf(r) != Connect {
+		t.Error("Connect is not known by its version")
+	}
+	r = request(http.MethodGet, nil, nil)
+	r.URL.RawQuery = "connect=v1&encoding=json"
+	if ProtocolOf(r) != Connect {
+		t.Error("Connect is not known by its query")
+	}
+}
+
+func TestCodes(t *testing.T) {
+	for s, want := range map[string]Code{"0": 0, "16": 16, "17": 2, "-1": 2, "x": 2, "": 2, "99999999999": 2} {
+		if got := ParseCode(s); got != want {
+			t.Errorf("%q is %v", s, got)
+		}
+	}
+	if c := Code(1); c.String() != "CANCELLED" || c.Connect() != "canceled" || c.Status() != 499 {
+		t.Errorf("%v %v %v", c, c.Connect(), c.Status())
+	}
+}
+
 func TestBody(t *testing.T) {
 	const text = "0123456789"
 	for _, tc := range []struct {

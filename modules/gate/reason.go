@@ -81,6 +81,17 @@ const (
 	FirewallBodyUnreadable
 	FirewallFailed
 
+	TranscodeUnmatched
+	TranscodeUnknownMethod
+	TranscodeContentType
+	TranscodeHTTPVersion
+	TranscodeMalformed
+	TranscodeTooLarge
+	TranscodeBodyUnreadable
+	TranscodeTimeout
+	TranscodeAnswer
+	TranscodeUpstream
+
 	ResilienceBreakerOpen
 	ResilienceUnreachable
 	ResilienceTimeout
@@ -163,6 +174,17 @@ var reasons = [reasonCount]struct {
 	FirewallBodyTooLarge:   {"firewall.body_too_large", 413, "The request body is larger than can be inspected."},
 	FirewallBodyUnreadable: {"firewall.body_unreadable", 400, "The request body could not be read for inspection."},
 	FirewallFailed:         {"firewall.failed", 503, "The request could not be inspected."},
+
+	TranscodeUnmatched:      {"transcode.unmatched", 404, "No method of the service answers this request."},
+	TranscodeUnknownMethod:  {"transcode.unknown_method", 405, "The path does not support this method."},
+	TranscodeContentType:    {"transcode.content_type", 415, "The method cannot be called in this protocol or with this content type."},
+	TranscodeHTTPVersion:    {"transcode.http_version", 505, "The method needs HTTP/2."},
+	TranscodeMalformed:      {"transcode.malformed", 400, "The request is not what the method takes."},
+	TranscodeTooLarge:       {"transcode.message_too_large", 413, "The message is too large."},
+	TranscodeBodyUnreadable: {"transcode.body_unreadable", 400, "The request body could not be read."},
+	TranscodeTimeout:        {"transcode.timeout", 504, "The call took longer than it may."},
+	TranscodeAnswer:         {"transcode.answer", 502, "The answer of the service behind the gateway could not be translated."},
+	TranscodeUpstream:       {"transcode.upstream", 502, "The service behind the gateway did not do what was asked."},
 
 	ResilienceBreakerOpen: {"resilience.breaker_open", 503, "The service behind the gateway is recovering from failures."},
 	ResilienceUnreachable: {"resilience.unreachable", 502, "The service behind the gateway could not be reached."},

@@ -206,7 +206,7 @@ func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	if !hasBody(r) {
 		return nil
 	}
-	if kind := mediaType(r); kind != "application/json" && !strings.HasSuffix(kind, "+json") {
+	if kind := mediaType(r); kind != "application/json" && (!strings.HasSuffix(kind, "+json") || gate.ProtocolOf(r).Framed()) {
 		return nil
 	}
 	data, err := ex.Body(r, h.limit(r))
