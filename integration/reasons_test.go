@@ -39,6 +39,11 @@ var fromInside = map[gate.Reason]string{
 	gate.InputUnavailable: "TestPanicInValidation",
 	gate.FirewallFailed:   "TestFirewallFails",
 	gate.QuotaUnusual:     "TestUnusual", // takes a day to learn
+
+	// The service's own answer, which is none of our decisions.
+	gate.TranscodeUpstream: "TestTranscodeREST",
+	// Told in the protocols that have bidirectional streams only.
+	gate.TranscodeHTTPVersion: "TestTranscodeNeedsHTTP2",
 }
 
 // provocations gives every reason once. What a reason is missing is a failure of
@@ -164,13 +169,11 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		gate.TranscodeUnmatched:      transcode("unmatched refuse", provoked{path: "/nowhere"}),
 		gate.TranscodeUnknownMethod:  transcode("", provoked{method: "DELETE", path: "/v1/orders/7"}),
 		gate.TranscodeContentType:    transcode("", provoked{path: "/v1/orders/7:watch"}),
-		gate.TranscodeHTTPVersion:    transcode("", provoked{method: "POST", path: "/shop.v1.Orders/Chat", header: http.Header{"Content-Type": {"application/grpc-web+proto"}}}),
 		gate.TranscodeMalformed:      transcode("", provoked{path: "/v1/orders/7?what=1"}),
 		gate.TranscodeTooLarge:       transcode("max_message 1KiB", provoked{method: "POST", path: "/v1/orders/7:cancel", header: jsonType, body: `{"why":"` + long + `"}`}),
 		gate.TranscodeBodyUnreadable: transcode("", provoked{ask: func(t *testing.T, gw *gateway) answer { return brokenBody(t, gw, "/v1/orders/7:cancel") }}),
 		gate.TranscodeTimeout:        transcode("", provoked{path: "/v1/orders/slow", header: http.Header{"X-Server-Timeout": {"0.01"}}}),
 		gate.TranscodeAnswer:         transcode("max_message 1KiB", provoked{path: "/v1/orders/large?size=70000"}),
-		gate.TranscodeUpstream:       transcode("", provoked{path: "/v1/orders/missing", status: 404}),
 
 		gate.ResilienceBreakerOpen: {site: "reverse_proxy " + failing.addr() + " {\ntransport gatehouse {\nbreaker {\nsamples 1\nall_open refuse\n}\n}\n}", ask: second},
 		gate.ResilienceUnreachable: {site: "reverse_proxy " + dead(t)},

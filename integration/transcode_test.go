@@ -723,3 +723,15 @@ func TestTranscodeDescriptors(t *testing.T) {
 		}
 	}
 }
+
+// TestTranscodeNeedsHTTP2: a stream both ways does not fit into HTTP/1.
+func TestTranscodeNeedsHTTP2(t *testing.T) {
+	shop := transcodetest.New(t).Serve(t)
+	gw := shopGateway(t, shop, "", "")
+	before := shop.Calls.Load()
+	a := gw.do(t, "POST", "/shop.v1.Orders/Echo", http.Header{"Content-Type": {"application/connect+json"}}, "\x00\x00\x00\x00\x02{}")
+	d := gw.decisions(t)
+	if last := d[len(d)-1]; last["reason"] != "transcode.http_version" || last["verdict"] != "deny" || shop.Calls.Load() != before {
+		t.Errorf("%d %q, decided %v", a.status, a.body, last)
+	}
+}
