@@ -16,11 +16,12 @@ const (
 	Quota
 	Input
 	Firewall
+	Canary
 	Resilience
 	stageCount
 )
 
-var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall", "resilience"}
+var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall", "canary", "resilience"}
 
 func (s Stage) String() string { return stageNames[s] }
 
