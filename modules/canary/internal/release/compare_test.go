@@ -128,7 +128,8 @@ func TestWorse(t *testing.T) {
 		"slow and failing together": {noise(0, 30, 0.5), noise(0.6, 300, 0.5), "errors", 100},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(max(50/part, 5)) {
+			const worlds uint64 = max(50/part, 5)
+			for seed := range worlds {
 				w := newWorld(seed, usual, c.stable)
 				w.canary, w.weight = c.canary, 0.1
 				f, worse := w.run(5 * time.Minute)
