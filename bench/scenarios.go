@@ -90,6 +90,7 @@ func sets(token string) []set {
 			{"api guard, no log", api("log denied", "guard")},
 			{"api reputation, no log", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
 			{"api reputation with 1,500 bots, no log", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
+			{"api canary, no log", api("log denied", "canary next {\nweight 5%\nreverse_proxy UPSTREAM\n}")},
 			{"api identity", api(identity)},
 			{"api identity require", api(identity, scopes)},
 			{"api identity require quota", api(identity, scopes, quota)},

@@ -21,9 +21,15 @@ type Decision struct {
 // Decisions returns what the stages concluded so far, in order.
 func (ex *Exchange) Decisions() []Decision { return ex.decisions[:ex.decided] }
 
-// Refused reports whether a stage has denied the request.
+// Refused reports whether a stage has denied the request. One that is passed
+// on the way back, as a canary is, may conclude something after that.
 func (ex *Exchange) Refused() bool {
-	return ex.decided > 0 && ex.decisions[ex.decided-1].Verdict == Denied
+	for _, d := range ex.Decisions() {
+		if d.Verdict == Denied {
+			return true
+		}
+	}
+	return false
 }
 
 // Dropped counts the decisions that did not fit into the record.

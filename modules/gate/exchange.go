@@ -25,6 +25,7 @@ type Exchange struct {
 	Modes     LiveModes  // what operators switched for this API
 	Decoded   any        // the JSON body as the guard read it; nil if it did not
 	Later     any        // what the stage that named the operation has still to do
+	Release   Release    // which release answers, as far as canaries have chosen
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
 	ProblemType string // the prefix of a problem's type; empty: DefaultProblemType
@@ -40,6 +41,12 @@ type Origin struct {
 	Country string // ISO 3166-1 alpha-2; empty: unknown
 	ASN     uint32 // autonomous system; 0: unknown
 	Bot     string // who the User-Agent says it is; empty: none that is known
+}
+
+// Release is what the canaries of a request have chosen so far.
+type Release struct {
+	Name  string  // empty while there was no canary
+	Taken float64 // percent of the callers that went to releases passed by
 }
 
 // maxDecisions bounds the record of one Exchange. The walk has ten stages, and

@@ -16,12 +16,13 @@ const (
 	Quota
 	Input
 	Firewall
+	Canary
 	Transcode
 	Resilience
 	stageCount
 )
 
-var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall", "transcode", "resilience"}
+var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "identity", "require", "quota", "input", "firewall", "canary", "transcode", "resilience"}
 
 func (s Stage) String() string { return stageNames[s] }
 

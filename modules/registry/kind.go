@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,6 +105,36 @@ func (k *Kind[T, S]) Open(ctx caddy.Context) (Live[S], error) {
 		return Live[S]{}, err
 	}
 	return Live[S]{&app.(*App).store.tables[k.Name].snapshot}, nil
+}
+
+// Writer changes objects of a kind on behalf of the gateway itself.
+type Writer struct {
+	store *store
+	kind  string
+}
+
+// Writer gives a module what it changes objects with. It stays good for as long
+// as the process runs.
+func (k *Kind[T, S]) Writer(ctx caddy.Context) (Writer, error) {
+	app, err := ctx.App("gatehouse_registry")
+	if err != nil {
+		return Writer{}, err
+	}
+	return Writer{app.(*App).store, k.Name}, nil
+}
+
+// Change applies an edit to an object as a change over the admin API does: on
+// its newest state, stored before it is seen, with an audit record. The edit
+// gets nil when there is no such object; its error ends the matter. Change waits
+// for the storage, so it is nothing for the path of a request.
+func (w Writer) Change(ctx context.Context, id, by string, edit func(old json.RawMessage) (json.RawMessage, error)) error {
+	_, err := w.store.change(ctx, w.kind, id, by, func(old *object) (json.RawMessage, error) {
+		if old == nil {
+			return edit(nil)
+		}
+		return edit(old.Value)
+	})
+	return err
 }
 
 // Strict reads an object's JSON into a struct: no member twice, none that the

@@ -326,3 +326,42 @@ func BenchmarkLoad(b *testing.B) {
 		_ = live.Load()
 	}
 }
+
+// TestWriter: what the gateway writes itself is stored, seen and in the trail
+// as what operators write, and its edit sees the newest state.
+func TestWriter(t *testing.T) {
+	on := files(t)
+	s := open(t, on)
+	w := Writer{s, "colours"}
+	s.ask(http.MethodPut, "colours/red", `{"depth":3}`)
+	if err := w.Change(t.Context(), "red", "the gateway", func(old json.RawMessage) (json.RawMessage, error) {
+		if string(old) != `{"depth":3}` {
+			t.Errorf("the edit got %s", old)
+		}
+		return json.RawMessage(`{"depth":4}`), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := look(s)["red"].Depth; got != 4 {
+		t.Errorf("depth %d is seen", got)
+	}
+	if got := look(open(t, on))["red"].Depth; got != 4 {
+		t.Errorf("depth %d is stored", got)
+	}
+	if last := s.journal.Changes[len(s.journal.Changes)-1]; last.By != "the gateway" || last.Action != "replace" {
+		t.Errorf("the trail says %+v", last)
+	}
+	refuse := errors.New("no")
+	if err := w.Change(t.Context(), "blue", "the gateway", func(old json.RawMessage) (json.RawMessage, error) {
+		if old != nil {
+			t.Errorf("the edit got %s", old)
+		}
+		return nil, refuse
+	}); !errors.Is(err, refuse) {
+		t.Errorf("an edit that ends the matter: %v", err)
+	}
+	on.take(true)
+	if err := w.Change(t.Context(), "red", "the gateway", func(json.RawMessage) (json.RawMessage, error) { return []byte(`{"depth":5}`), nil }); !errors.Is(err, errGone) {
+		t.Errorf("with the storage away: %v", err)
+	}
+}

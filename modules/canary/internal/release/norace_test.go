@@ -1,0 +1,6 @@
+//go:build !race
+
+package release
+
+// part of the simulated windows that run.
+const part = 1
