@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,26 +54,20 @@ func (g *gateway) log(t testing.TB) string {
 	return ours.String()
 }
 
-// metric reads one series, 0 if it is not there.
-func (g *gateway) metric(t testing.TB, name string, labels ...string) float64 {
+// metric adds up the series of a name that have all of the labels.
+func (g *gateway) metric(t testing.TB, name string, labels ...string) (sum float64) {
 	t.Helper()
 	for line := range strings.Lines(g.ask(t, "/metrics")) {
-		if !strings.HasPrefix(line, name) {
+		if !strings.HasPrefix(line, name) || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(line, l) }) {
 			continue
 		}
-		all := true
-		for _, l := range labels {
-			all = all && strings.Contains(line, l)
+		v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if all {
-			v, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return v
-		}
+		sum += v
 	}
-	return 0
+	return sum
 }
 
 // TestMetrics: decisions are counted on Caddy's own /metrics, keep their counts
