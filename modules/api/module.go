@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -101,8 +102,37 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Routes.Provision(ctx); err != nil {
 		return fmt.Errorf("setting up api %q: %w", h.Name, err)
 	}
-	h.chain = h.Routes.Compile(caddyhttp.HandlerFunc(unmatched))
+	h.chain = h.compile(ctx)
 	return nil
+}
+
+// compile links the handlers once. Caddy links those of a route anew for each
+// request, which only a route with a matcher needs, or a server that traces
+// handlers in its log.
+func (h *Handler) compile(ctx caddy.Context) caddyhttp.Handler {
+	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	traced := server != nil && server.Logs != nil && server.Logs.Trace
+	var next caddyhttp.Handler = caddyhttp.HandlerFunc(unmatched)
+	for i, route := range slices.Backward(h.Routes) {
+		if traced || len(route.MatcherSets) > 0 || route.Group != "" || route.Terminal {
+			next = h.Routes[i : i+1].Compile(next)
+			continue
+		}
+		for _, handler := range slices.Backward(route.Handlers) {
+			next = link{handler, next}
+		}
+	}
+	return next
+}
+
+// link is a handler that knows the next one.
+type link struct {
+	caddyhttp.MiddlewareHandler
+	next caddyhttp.Handler
+}
+
+func (l link) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
+	return l.MiddlewareHandler.ServeHTTP(w, r, l.next)
 }
 
 // Cleanup takes the API out of those that run.
