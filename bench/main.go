@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -41,14 +42,40 @@ func main() {
 	}
 }
 
-// serveUpstream answers everything with 1 KB of JSON.
+// serveUpstream answers everything with 1 KB of JSON, and calls of gRPC with a
+// message of as much.
 func serveUpstream(addr string) {
-	body := []byte(`{"data":"` + strings.Repeat("x", 1013) + `"}`)
-	srv := &http.Server{Addr: addr, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	text := strings.Repeat("x", 1013)
+	body := []byte(`{"data":"` + text + `"}`)
+	message := append([]byte{0x0a, 0xf5, 0x07}, text...) // field 1, 1013 bytes
+	frame := append([]byte{0, 0, 0, byte(len(message) >> 8), byte(len(message) & 0xff)}, message...)
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	srv := &http.Server{Addr: addr, Protocols: protocols, ReadHeaderTimeout: time.Minute, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor == 2 {
+			_, _ = io.Copy(io.Discard, r.Body)
+			w.Header()["Content-Type"] = []string{"application/grpc"}
+			w.Header()["Trailer"] = []string{"Grpc-Status"}
+			_, _ = w.Write(frame)
+			w.Header()["Grpc-Status"] = []string{"0"}
+			return
+		}
 		w.Header()["Content-Type"] = []string{"application/json"}
 		_, _ = w.Write(body)
 	})}
 	_ = srv.ListenAndServe()
+}
+
+// startRedis starts a redis-server on a socket for the scenarios that need one.
+func startRedis(ctx context.Context, dir string) (socket string, stop func()) {
+	socket = join(dir, "redis")
+	cmd := exec.CommandContext(ctx, "redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--dir", dir)
+	if err := cmd.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench: without redis-server, a cluster counts alone:", err)
+		return socket, func() {}
+	}
+	return socket, func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
 }
 
 func run(ctx context.Context, caddy, core string, rounds int, length time.Duration, conns int, only string) error {
@@ -73,6 +100,9 @@ func run(ctx context.Context, caddy, core string, rounds int, length time.Durati
 	}
 	defer func() { _ = up.Process.Kill(); _ = up.Wait() }()
 
+	redis, stop := startRedis(ctx, dir)
+	defer stop()
+
 	cores := "gateway, load and upstream share all cores"
 	if core != "" {
 		cores = "the gateway has a core of its own"
@@ -81,6 +111,9 @@ func run(ctx context.Context, caddy, core string, rounds int, length time.Durati
 	for _, set := range sets(token) {
 		if !strings.Contains(set.name, only) {
 			continue
+		}
+		for i := range set.scenarios {
+			set.scenarios[i].caddyfile = strings.ReplaceAll(set.scenarios[i].caddyfile, "REDIS", redis)
 		}
 		if err := measure(ctx, dir, caddy, core, upstream, set, rounds, length, conns); err != nil {
 			return fmt.Errorf("%s: %w", set.name, err)

@@ -24,6 +24,11 @@ var orders64k string
 //go:embed orders.openapi.yaml
 var contract string
 
+// descriptors is the set of orders.proto; orders.proto says what made it.
+//
+//go:embed orders.binpb
+var descriptors []byte
+
 // scenario is a name, global options and a site, divided by a line of dashes.
 type scenario struct{ name, caddyfile string }
 
@@ -85,18 +90,30 @@ func sets(token string) []set {
 			{"plain Caddy", plain},
 			{"plain Caddy again", plain},
 			{"plain Caddy that sets as many headers", told},
-			{"api", api()},
 			{"api, no log", api("log denied")},
-			{"api guard, no log", api("log denied", "guard")},
-			{"api reputation, no log", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
-			{"api reputation with 1,500 bots, no log", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
-			{"api canary, no log", api("log denied", "canary next {\nweight 5%\nreverse_proxy UPSTREAM\n}")},
-			{"api identity", api(identity)},
-			{"api identity require", api(identity, scopes)},
-			{"api identity require quota", api(identity, scopes, quota)},
+			{"api identity, no log", api("log denied", identity)},
+			{"api identity require, no log", api("log denied", identity, scopes)},
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},
+			{"all but firewall and schema", api(identity, scopes, quota)},
 			{"contract, identity, require, input, quota", api(routing, identity, quota)},
+		}},
+		{"GET, one stage more than api", get, 0, []scenario{
+			{"plain Caddy", plain},
+			{"plain Caddy again", plain},
+			{"api with Caddy's own transport", strings.Replace(api("log denied"), "reverse_proxy UPSTREAM", "reverse_proxy UPSTREAM {\ntransport http\n}", 1)},
+			{"api", api("log denied")},
+			{"guard", api("log denied", "guard")},
+			{"reputation", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
+			{"reputation with 1,500 bots", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
+			{"quota", api("log denied", "quota per address 100000000/m burst 100000000")},
+			{"quota shared by a cluster", "cluster unix://REDIS\n" + api("log denied", "quota per address 100000000/m burst 100000000")},
+			{"canary", api("log denied", "canary next {\nweight 5%\nreverse_proxy UPSTREAM\n}")},
 			{"every stage off", api("log off", identity+" {\nmode off\n}", scopes+" {\nmode off\n}", quota+" {\nmode off\n}", "firewall {\nmode off\n}")},
+		}},
+		{"GET of REST before a gRPC service", "GET /v1/orders/7 HTTP/1.1\r\n" + headers + "\r\n", 0, []scenario{
+			{"plain Caddy before the same as REST", plain},
+			{"the same again", plain},
+			{"transcode", "---\napi orders {\nlog denied\ntranscode orders.binpb\nreverse_proxy h2c://UPSTREAM\n}"},
 		}},
 		{"POST 1 KB of JSON", post("/orders", order1k), 0, []scenario{
 			{"plain Caddy", plain},
@@ -137,6 +154,9 @@ func writeFiles(dir string) (token string, err error) {
 		return "", err
 	}
 	if err := os.WriteFile(join(dir, "bots.json"), data, 0o600); err != nil {
+		return "", err
+	}
+	if err := os.WriteFile(join(dir, "orders.binpb"), descriptors, 0o600); err != nil {
 		return "", err
 	}
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
