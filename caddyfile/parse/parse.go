@@ -60,6 +60,25 @@ func Unknown(d *caddyfile.Dispenser, what, word string, known ...string) error {
 	return d.Errf("unrecognized %s %q; expected %s", what, word, list(known))
 }
 
+// Misspelt answers an error of Caddy about a directive that it does not know,
+// which has no line, with the line of that directive among the segments of a
+// block, and the words that are known there. Other errors stay as they are.
+func Misspelt(err error, segments []caddyfile.Segment, what string, known ...string) error {
+	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
+	if !found {
+		return err
+	}
+	word, _, _ := strings.Cut(rest, " ")
+	for _, s := range segments {
+		if s.Directive() == word {
+			d := caddyfile.NewDispenser(s)
+			d.Next()
+			return Unknown(d, what, word, known...)
+		}
+	}
+	return err
+}
+
 func list(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]

@@ -140,7 +140,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 	for _, part := range [][]caddyfile.Segment{outer, inner} {
 		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, part)))
 		if err != nil {
-			return nil, misspelt(err, segments)
+			return nil, parse.Misspelt(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
 		}
 		if sub, ok := sub.(*caddyhttp.Subroute); ok {
 			routes = append(routes, sub.Routes...)
@@ -177,23 +177,4 @@ func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispe
 	}
 	tokens = append(tokens, caddyfile.Token{File: start.File, Line: last + 1, Text: "}"})
 	return caddyfile.NewDispenser(tokens)
-}
-
-// misspelt gives a word that Caddy does not know its own line, which Caddy's
-// error lacks, and the words that are known.
-func misspelt(err error, segments []caddyfile.Segment) error {
-	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
-	if !found {
-		return err
-	}
-	word, _, _ := strings.Cut(rest, " ")
-	for _, s := range segments {
-		if s.Directive() == word {
-			d := caddyfile.NewDispenser(s)
-			d.Next()
-			known := slices.Concat(options, order.Stages(), common)
-			return parse.Unknown(d, "api option or directive", word, known...)
-		}
-	}
-	return err
 }

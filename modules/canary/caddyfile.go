@@ -78,7 +78,7 @@ func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	}
 	sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segments)))
 	if err != nil {
-		return nil, misspelt(err, segments)
+		return nil, parse.Misspelt(err, segments, "canary option or directive", known()...)
 	}
 	if sub, ok := sub.(*caddyhttp.Subroute); ok {
 		m.Routes = sub.Routes
@@ -259,21 +259,8 @@ func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispe
 	return caddyfile.NewDispenser(append(tokens, last))
 }
 
-// misspelt gives a word that Caddy does not know its own line, which Caddy's
-// error lacks, and the words that are known.
-func misspelt(err error, segments []caddyfile.Segment) error {
-	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
-	if !found {
-		return err
-	}
-	word, _, _ := strings.Cut(rest, " ")
-	for _, s := range segments {
-		if s.Directive() == word {
-			d := caddyfile.NewDispenser(s)
-			d.Next()
-			known := slices.Concat(options, order.Stages(), common)
-			return parse.Unknown(d, "canary option or directive", word, slices.DeleteFunc(known, func(k string) bool { return k == "canary" })...)
-		}
-	}
-	return err
+// known lists the words that may stand in the block.
+func known() []string {
+	words := slices.Concat(options, order.Stages(), common)
+	return slices.DeleteFunc(words, func(w string) bool { return w == "canary" })
 }
