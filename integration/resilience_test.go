@@ -420,7 +420,7 @@ func TestProxyLogsNoFields(t *testing.T) {
 		_, _ = io.WriteString(w, "cut")
 	})
 	gw := start(t, "", proxied("", b.addr()))
-	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/", nil)
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/cut?access_token=the-secret-key", nil)
 	req.Header.Set("X-Api-Key", "the-secret-key")
 	res, err := gw.client.Do(req)
 	if err == nil {
@@ -430,7 +430,7 @@ func TestProxyLogsNoFields(t *testing.T) {
 	if err == nil {
 		t.Fatal("a cut answer looks whole")
 	}
-	if got, _ := b.got(); got.Header.Get("X-Api-Key") != "the-secret-key" {
+	if got, _ := b.got(); got.Header.Get("X-Api-Key") != "the-secret-key" || got.RequestURI != "/cut?access_token=the-secret-key" {
 		t.Errorf("the upstream got %v", got.Header)
 	}
 	log, err := os.ReadFile(gw.logFile())
@@ -440,7 +440,7 @@ func TestProxyLogsNoFields(t *testing.T) {
 	id := fmt.Sprint(gw.decisions(t)[0]["request_id"])
 	found := false
 	for line := range strings.Lines(string(log)) {
-		found = found || strings.Contains(line, "aborting with incomplete response") && strings.Contains(line, id)
+		found = found || strings.Contains(line, "aborting with incomplete response") && strings.Contains(line, id) && strings.Contains(line, "/cut")
 	}
 	if !found || strings.Contains(string(log), "the-secret-key") {
 		t.Errorf("the log has\n%s", log)

@@ -70,12 +70,12 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// hush takes the header fields out of the request that Caddy goes on with.
-// Its proxy encodes them for a log entry at once, whether or not there will be
-// one; that costs as much as all our stages together, and the entry would show
-// API keys and what identity told the upstream. The fields that were sent are
-// those of a copy (send). What Caddy itself looks at later stays: all of them
-// after an upgrade, and what a stream of HTTP/2 may be encoded as.
+// hush leaves little of the request that Caddy goes on with. Its proxy encodes
+// it for a log entry at once, whether or not there will be one; that costs as
+// much as all our stages together, and the entry would show API keys, tokens in
+// the query, and what identity told the upstream. What was sent is a copy
+// (send). What Caddy itself looks at later stays: everything after an upgrade,
+// and what a stream of HTTP/2 may be encoded as.
 func (t *Transport) hush(r *http.Request, res *http.Response) {
 	if t.verbose || res.StatusCode == http.StatusSwitchingProtocols {
 		return
@@ -84,7 +84,7 @@ func (t *Transport) hush(r *http.Request, res *http.Response) {
 	if r.ProtoMajor == 2 {
 		rest["Accept-Encoding"] = r.Header["Accept-Encoding"]
 	}
-	r.Header = rest
+	r.Header, r.RequestURI, r.TLS = rest, r.URL.Path, nil
 }
 
 // try is one request on its way to one upstream.
