@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -110,11 +109,23 @@ func stripAsserted(r *http.Request) {
 
 // asserted compares as a backend would that folds case and underscores.
 func asserted(name string) bool {
-	if len(name) < len(Asserted) || name[0]|0x20 != 'x' {
+	const prefix = "x-gatehouse-"
+	if len(name) < len(prefix) {
 		return false
 	}
-	name = name[:len(Asserted)]
-	return strings.EqualFold(name, Asserted) || strings.EqualFold(strings.ReplaceAll(name, "_", "-"), Asserted)
+	for i := range len(prefix) {
+		c := name[i]
+		switch {
+		case c >= 'A' && c <= 'Z':
+			c |= 0x20
+		case c == '_':
+			c = '-'
+		}
+		if c != prefix[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // requestID keeps the id that a trusted proxy gave, and makes one otherwise: a

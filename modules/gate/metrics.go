@@ -52,16 +52,22 @@ type series struct {
 	reason         Reason
 }
 
+// meters are the collectors of one label set.
 type meters struct {
+	series
 	count prometheus.Counter
 	took  prometheus.Observer
 }
 
-// known is copied on write: it grows only when a label set is seen first, and
-// label sets are bounded.
 var (
-	known     atomic.Pointer[map[series]meters]
+	// known is copied on write: it grows only when a label set is seen first,
+	// and label sets are bounded.
+	known     atomic.Pointer[map[series]*meters]
 	knownLock sync.Mutex
+
+	// last saves most look-ups: what a stage concluded last it mostly concludes
+	// again.
+	last [stageCount]atomic.Pointer[meters]
 )
 
 func count(ex *Exchange, d *Decision) {
@@ -69,32 +75,39 @@ func count(ex *Exchange, d *Decision) {
 	if ex.Operation != nil {
 		k.operation = ex.Operation.ID
 	}
-	var m meters
-	var ok bool
-	if p := known.Load(); p != nil {
-		m, ok = (*p)[k]
-	}
-	if !ok {
-		m = learn(k)
+	m := last[d.Stage].Load()
+	if m == nil || m.series != k {
+		m = find(k)
+		last[d.Stage].Store(m)
 	}
 	m.count.Inc()
 	m.took.Observe(d.Took.Seconds())
 }
 
-func learn(k series) meters {
+func find(k series) *meters {
+	if p := known.Load(); p != nil {
+		if m := (*p)[k]; m != nil {
+			return m
+		}
+	}
+	return learn(k)
+}
+
+func learn(k series) *meters {
 	knownLock.Lock()
 	defer knownLock.Unlock()
 
-	next := map[series]meters{}
+	next := map[series]*meters{}
 	if p := known.Load(); p != nil {
-		if m, ok := (*p)[k]; ok {
+		if m := (*p)[k]; m != nil {
 			return m
 		}
 		next = maps.Clone(*p)
 	}
-	m := meters{
-		count: decisions.WithLabelValues(k.api, k.operation, k.stage.String(), k.verdict.String(), k.reason.String(), k.mode.String()),
-		took:  stageSeconds.WithLabelValues(k.api, k.stage.String()),
+	m := &meters{
+		series: k,
+		count:  decisions.WithLabelValues(k.api, k.operation, k.stage.String(), k.verdict.String(), k.reason.String(), k.mode.String()),
+		took:   stageSeconds.WithLabelValues(k.api, k.stage.String()),
 	}
 	next[k] = m
 	known.Store(&next)
