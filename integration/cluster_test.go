@@ -47,7 +47,16 @@ func runGateway(file string) error {
 // node starts a gateway in a process of its own.
 func node(t *testing.T, global, site string) *gateway {
 	t.Helper()
+	return nodeWith(t, nil, global, site)
+}
+
+// nodeWith is node with some files in its folder.
+func nodeWith(t *testing.T, files map[string]string, global, site string) *gateway {
+	t.Helper()
 	gw := prepare(t)
+	for name, content := range files {
+		gw.write(t, name, content)
+	}
 	file := gw.write(t, "Caddyfile", gw.caddyfile(global, site))
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), gatewayEnv+"="+file)

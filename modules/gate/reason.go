@@ -53,6 +53,9 @@ const (
 	IdentityWrongType
 	IdentityMissingClaim
 	IdentityInvalidAPIKey
+	IdentityUnbound
+	IdentityBadProof
+	IdentityReplayed
 	IdentityUnavailable
 
 	RequireAnonymous
@@ -147,6 +150,9 @@ var reasons = [reasonCount]struct {
 	IdentityWrongType:     {"identity.wrong_type", 401, "The token is not an access token."},
 	IdentityMissingClaim:  {"identity.missing_claim", 401, "The token lacks a claim that is required here."},
 	IdentityInvalidAPIKey: {"identity.invalid_api_key", 401, "The API key is not known."},
+	IdentityUnbound:       {"identity.unbound", 401, "The token is bound to a key or certificate that the request does not prove."},
+	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
+	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},

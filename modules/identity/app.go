@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
@@ -31,6 +32,7 @@ type App struct {
 	byName map[string]*Issuer
 	keys   *keyring
 	tokens *memory.Memory[*proven]
+	link   *cluster.Link // nil for a gateway alone
 	logger *zap.Logger
 }
 
@@ -42,6 +44,7 @@ type proven struct {
 	values    [len(facts)]string
 	issuer    *Issuer
 	keys      *jwt.Set // the set that verified it; another set may have revoked it
+	bound     binding
 	good      time.Time
 }
 
@@ -59,6 +62,10 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.MaxTokens == 0 {
 		a.MaxTokens = 1 << 16
 	}
+	var err error
+	if a.link, err = cluster.Of(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
 	a.tokens = memory.New[*proven](a.MaxTokens)
 	a.byName = make(map[string]*Issuer, len(a.Issuers))
 	for _, i := range a.Issuers {
@@ -74,7 +81,6 @@ func (a *App) Provision(ctx caddy.Context) error {
 		}
 	}
 	if a.Keys != "" {
-		var err error
 		if a.keys, err = readKeys(a.Keys); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}

@@ -188,6 +188,11 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	    mtls
 //	    optional
 //	    tell <fact...>
+//	    dpop {
+//	        required
+//	        max_age  <duration>
+//	        on_error open|closed
+//	    }
 //	    mode enforce|shadow|off
 //	    on_error closed|open
 //	}
@@ -211,13 +216,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parse.Flag(d, &h.Optional)
 		case "tell":
 			err = h.unmarshalTell(d)
+		case "dpop":
+			h.DPoP = new(DPoP)
+			err = h.DPoP.unmarshal(d)
 		case "mode":
 			err = parse.Into(d, &h.Mode)
 		case "on_error":
 			h.OnError = new(gate.OnError)
 			err = parse.Into(d, h.OnError)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "mode", "on_error")
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "dpop", "mode", "on_error")
 		}
 		if err != nil {
 			return err

@@ -7,6 +7,9 @@
 // upstream is told about it in X-Gatehouse- headers, whose inbound copies were
 // stripped before.
 //
+// A token that is bound to a key or a client certificate is accepted with a
+// proof of it only (bound.go).
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is

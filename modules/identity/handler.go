@@ -64,18 +64,24 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		keys = r.Header[h.KeyHeader]
 		delete(r.Header, h.KeyHeader) // not for the upstream, whatever proves the caller
 	}
-	token, there, denial := bearer(r.Header)
+	c, there, denial := bearer(r.Header)
 	if denial != nil || len(keys) > 1 {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous}
 	}
 	if there && len(h.issuers) > 0 {
-		who, issuer, denial := h.byToken(r.Context(), token, now)
-		return who, issuer, h.refuse(denial, true)
+		who, issuer, denial := h.byToken(r.Context(), c.token, now)
+		if denial == nil {
+			denial = h.bound(r, who.bound, c, now)
+		}
+		if denial != nil {
+			who = nil
+		}
+		return who, issuer, h.refuse(denial, true, c.dpop)
 	}
 	if len(keys) == 1 {
 		who, reason := h.findKey(keys[0], now)
 		if who == nil {
-			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false)
+			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false, false)
 		}
 		return who, nil, nil
 	}
@@ -84,30 +90,38 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 			return who, nil, nil
 		}
 	}
-	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing}, false)
+	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing}, false, false)
+}
+
+// credential is a token as it was sent.
+type credential struct {
+	token string
+	dpop  bool // as one that is bound to a key (RFC 9449, section 7.1)
 }
 
 // bearer finds the token (RFC 6750, section 2.1). It is never taken from the
 // query or a form, where it would end up in logs.
-func bearer(h http.Header) (token string, there bool, _ *gate.Denial) {
+func bearer(h http.Header) (c credential, there bool, _ *gate.Denial) {
 	values := h["Authorization"]
 	if len(values) == 0 {
-		return "", false, nil
+		return c, false, nil
 	}
 	if len(values) > 1 {
-		return "", false, &gate.Denial{Reason: gate.IdentityAmbiguous}
+		return c, false, &gate.Denial{Reason: gate.IdentityAmbiguous}
 	}
-	const scheme = "bearer"
-	v := values[0]
-	if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
-		return "", false, nil // somebody else's credential, e.g. Basic
+	for _, scheme := range []string{"bearer", "dpop"} {
+		v := values[0]
+		if len(v) < len(scheme) || !strings.EqualFold(v[:len(scheme)], scheme) {
+			continue // somebody else's credential, e.g. Basic
+		}
+		// Whatever else ends the scheme's name, another program may take for a
+		// bearer token: it is one, and malformed, rather than no credential.
+		if v = v[len(scheme):]; v != "" && isNameChar(v[0]) {
+			continue
+		}
+		return credential{strings.Trim(v, " "), scheme == "dpop"}, true, nil
 	}
-	// Whatever else ends the scheme's name, another program may take for a
-	// bearer token: it is one, and malformed, rather than no credential.
-	if token = v[len(scheme):]; token != "" && isNameChar(token[0]) {
-		return "", false, nil
-	}
-	return strings.Trim(token, " "), true, nil
+	return c, false, nil
 }
 
 // isNameChar reports whether c can be in the name of a scheme, less the signs.
@@ -152,6 +166,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 		return nil, issuer, denialOf(err)
 	}
 	who := prove(issuer.principal(t.Claims))
+	who.bound = bindingOf(t.Claims)
 	who.issuer, who.keys, who.good = issuer, keys, expires.Add(issuer.expect.Leeway)
 	if len(token) <= longestRemembered {
 		h.app.tokens.Put(token, who)
@@ -188,18 +203,31 @@ var faultReasons = map[jwt.Kind]gate.Reason{
 
 // refuse adds a challenge for each way of proving (RFC 9110, section 11.6.1).
 // An error is named only when it was a token that was wrong (RFC 6750, section 3).
-func (h *Handler) refuse(d *gate.Denial, token bool) *gate.Denial {
+func (h *Handler) refuse(d *gate.Denial, token, dpop bool) *gate.Denial {
 	if d == nil || d.Reason.Status() != http.StatusUnauthorized {
 		return d
 	}
 	const realm = ` realm="api"`
 	var challenges []string
 	if len(h.issuers) > 0 {
-		c := "Bearer" + realm
-		if token {
-			c += `, error="invalid_token", error_description="` + d.Reason.Title() + `"`
+		c, p := "Bearer"+realm, `DPoP algs="`+strings.Join(jwt.Algorithms(), " ")+`"` // RFC 9449, section 7.1
+		proof := h.DPoP != nil || dpop
+		switch d.Reason { //nolint:exhaustive // of the others, the credential itself is wrong
+		case gate.IdentityBadProof, gate.IdentityReplayed:
+			p += `, error="invalid_dpop_proof"`
+		default:
+			proof = proof || d.Reason == gate.IdentityUnbound
+			if token {
+				wrong := `, error="invalid_token", error_description="` + d.Reason.Title() + `"`
+				c, p = c+wrong, p+wrong
+			}
 		}
-		challenges = append(challenges, c)
+		if h.DPoP == nil || !h.DPoP.Required {
+			challenges = append(challenges, c)
+		}
+		if proof {
+			challenges = append(challenges, p)
+		}
 	}
 	if h.Keys {
 		challenges = append(challenges, "ApiKey"+realm)

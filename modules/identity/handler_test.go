@@ -2,6 +2,9 @@ package identity
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -204,6 +207,29 @@ func TestUsual(t *testing.T) {
 		told := tc.h.usual()
 		if slices.Contains(told, "issuer") != tc.more || slices.Contains(told, "method") != tc.more || !slices.Contains(told, "subject") {
 			t.Errorf("%+v tells %v", tc.h, told)
+		}
+	}
+}
+
+// TestBoundToCertificate: the connection's own certificate counts, whoever has
+// issued it.
+func TestBoundToCertificate(t *testing.T) {
+	own, other := &x509.Certificate{Raw: []byte("own")}, &x509.Certificate{Raw: []byte("other")}
+	sum := sha256.Sum256(own.Raw)
+	b := bindingOf(map[string]any{"cnf": map[string]any{"x5t#S256": base64.RawURLEncoding.EncodeToString(sum[:])}})
+	for _, tc := range []struct {
+		state *tls.ConnectionState
+		good  bool
+	}{
+		{nil, false},
+		{&tls.ConnectionState{}, false},
+		{&tls.ConnectionState{PeerCertificates: []*x509.Certificate{own}}, true},
+		{&tls.ConnectionState{PeerCertificates: []*x509.Certificate{other, own}}, false},
+	} {
+		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+		r.TLS = tc.state
+		if d := new(Handler).bound(r, b, credential{token: "t"}, time.Now()); (d == nil) != tc.good {
+			t.Errorf("%+v: %v", tc.state, d)
 		}
 	}
 }

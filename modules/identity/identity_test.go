@@ -135,18 +135,23 @@ func TestNewKey(t *testing.T) {
 func FuzzBearer(f *testing.F) {
 	f.Add("Bearer abc", "")
 	f.Add("bEARER  a b", "")
+	f.Add("DPoP abc", "")
 	f.Add("Basic YTpi", "Bearer x")
 	f.Fuzz(func(t *testing.T, first, second string) {
 		h := http.Header{"Authorization": {first}}
 		if second != "" {
 			h["Authorization"] = append(h["Authorization"], second)
 		}
-		token, there, denial := bearer(h)
+		c, there, denial := bearer(h)
 		if second != "" && (there || denial == nil) {
-			t.Fatalf("two credentials: %q", token)
+			t.Fatalf("two credentials: %q", c.token)
 		}
-		if there && (len(first) < 6 || !strings.EqualFold(first[:6], "bearer") || !strings.HasSuffix(strings.TrimRight(first, " "), token)) {
-			t.Fatalf("%q of %q", token, first)
+		scheme := "bearer"
+		if c.dpop {
+			scheme = "dpop"
+		}
+		if there && (len(first) < len(scheme) || !strings.EqualFold(first[:len(scheme)], scheme) || !strings.HasSuffix(strings.TrimRight(first, " "), c.token)) {
+			t.Fatalf("%q of %q", c.token, first)
 		}
 	})
 }

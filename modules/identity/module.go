@@ -43,6 +43,10 @@ type Handler struct {
 	// to prove it, issuer and method. `none` alone tells nothing.
 	Tell []string `json:"tell,omitempty"`
 
+	// What is asked of proofs of possession (RFC 9449). Default: those of tokens
+	// that are bound to a key.
+	DPoP *DPoP `json:"dpop,omitempty"`
+
 	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
 	// Default: `enforce`.
 	Mode gate.Mode `json:"mode,omitempty"`
@@ -71,7 +75,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.KeyHeader = "X-API-Key"
 	}
 	h.KeyHeader = http.CanonicalHeaderKey(h.KeyHeader)
-	if err := gate.RegisterMetrics(ctx); err != nil {
+	if err := gate.RegisterMetrics(ctx, proofsAlone); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_identity")
@@ -79,6 +83,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	h.app = app.(*App)
+	if h.DPoP != nil {
+		if err := h.DPoP.ready(); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
+	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
 		i := h.app.byName[name]

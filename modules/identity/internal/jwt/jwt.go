@@ -37,6 +37,7 @@ const (
 	WrongAudience
 	WrongType
 	MissingClaim
+	BadProof
 )
 
 func fault(k Kind, text string) error { return &Fault{k, text} }
@@ -51,6 +52,7 @@ type Token struct {
 	Issuer        string
 	Claims        map[string]any
 
+	jwk    any // a key that the header brings; nobody's until something vouches for it
 	signed string
 	sig    []byte
 }
@@ -127,6 +129,7 @@ func (t *Token) readHeader(header map[string]any) error {
 			return fault(Malformed, "token header's typ is not a text")
 		}
 	}
+	t.jwk = header["jwk"]
 	t.Issuer, _ = t.Claims["iss"].(string)
 	return nil
 }
@@ -166,7 +169,7 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 	if !slices.Contains(types, strings.ToLower(t.Typ)) {
 		return expires, fault(WrongType, "token has a type that is not accepted")
 	}
-	expires, there, ok := t.date("exp")
+	expires, there, ok := t.Date("exp")
 	switch {
 	case !ok:
 		return expires, fault(Malformed, "exp is not a date")
@@ -176,7 +179,7 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 		return expires, fault(Expired, "token has expired")
 	}
 	for _, claim := range []string{"nbf", "iat"} {
-		at, there, ok := t.date(claim)
+		at, there, ok := t.Date(claim)
 		if !ok {
 			return expires, fault(Malformed, claim+" is not a date")
 		}
@@ -190,8 +193,8 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 	return expires, nil
 }
 
-// date reads a NumericDate (RFC 7519, section 2).
-func (t *Token) date(claim string) (at time.Time, there, ok bool) {
+// Date reads a NumericDate (RFC 7519, section 2).
+func (t *Token) Date(claim string) (at time.Time, there, ok bool) {
 	v, there := t.Claims[claim]
 	if !there {
 		return at, false, true
