@@ -90,6 +90,8 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		p.site = "transcode shop.binpb {\n" + options + "\n}\nreverse_proxy h2c://" + shop.Addr
 		return p
 	}
+	op := newProvider(t)
+	t.Setenv("INTROSPECTION_SECRET", "s3cr%t: +")
 	ann := holder{newIssuer(t, "")}
 	jsonType := http.Header{"Content-Type": {"application/json"}}
 	long := strings.Repeat("a", 30<<10)
@@ -137,8 +139,12 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		gate.IdentityWrongType:     identity(signed(map[string]any{"alg": "ES256", "kid": "k1", "typ": "logout+jwt"})),
 		gate.IdentityMissingClaim:  identity(token(map[string]any{"exp": nil})),
 		gate.IdentityInvalidAPIKey: {global: "identity {\nkeys keys.json\n}", site: "identity {\nkeys\n}\nrespond ok", header: http.Header{"X-Api-Key": {"guess"}}},
-		gate.IdentityUnbound:       identity(token(bound(ann.thumbprint()))),
-		gate.IdentityBadProof:      identity(http.Header{"Authorization": {"DPoP " + iss.token(t, bound(ann.thumbprint()))}, "Dpop": {"hello"}}),
+		gate.IdentityInactive: {
+			global: "identity {\nissuer main " + op.URL + " {\naudience orders-api\nintrospect {\nclient_id gateway\nclient_secret {env.INTROSPECTION_SECRET}\n}\n}\n}",
+			site:   "identity main\nrespond ok", header: bearer("guess"),
+		},
+		gate.IdentityUnbound:  identity(token(bound(ann.thumbprint()))),
+		gate.IdentityBadProof: identity(http.Header{"Authorization": {"DPoP " + iss.token(t, bound(ann.thumbprint()))}, "Dpop": {"hello"}}),
 		gate.IdentityReplayed: {global: login, site: "identity main\nrespond ok", ask: func(t *testing.T, gw *gateway) answer {
 			proof := ann.with(t, iss.token(t, bound(ann.thumbprint())), "http://localhost/", nil)
 			gw.get(t, "/", proof)

@@ -3,6 +3,7 @@
 package parse
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -182,6 +183,15 @@ func Duration(d *caddyfile.Dispenser, to *caddy.Duration) error {
 	}
 	*to = caddy.Duration(dur)
 	return nil
+}
+
+// Placeholder refuses a secret that is written out, since anybody who may read
+// the configuration would know it.
+func Placeholder(name, value string) error {
+	if value == "" || strings.HasPrefix(value, "{") && strings.HasSuffix(value, "}") {
+		return nil
+	}
+	return fmt.Errorf("write the %s as {env.NAME} or {file.PATH}, since the configuration is shown to whoever asks the admin endpoint", name)
 }
 
 // Percent reads a share such as 20% into a number of at most 1.

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/rueidis"
 
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
@@ -145,8 +146,8 @@ func (a *App) Validate() error {
 // secretless refuses secrets that are written out, since anybody who may read
 // the configuration would know them.
 func secretless(url, password string) error {
-	if password != "" && !strings.HasPrefix(password, "{") {
-		return errors.New("write the password as {env.NAME} or {file.PATH}, since the configuration is shown to whoever asks the admin endpoint")
+	if err := parse.Placeholder("password", password); err != nil {
+		return err
 	}
 	_, rest, _ := strings.Cut(url, "://")
 	login, _, found := strings.Cut(rest, "@")

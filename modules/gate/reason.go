@@ -53,6 +53,7 @@ const (
 	IdentityWrongType
 	IdentityMissingClaim
 	IdentityInvalidAPIKey
+	IdentityInactive
 	IdentityUnbound
 	IdentityBadProof
 	IdentityReplayed
@@ -150,6 +151,7 @@ var reasons = [reasonCount]struct {
 	IdentityWrongType:     {"identity.wrong_type", 401, "The token is not an access token."},
 	IdentityMissingClaim:  {"identity.missing_claim", 401, "The token lacks a claim that is required here."},
 	IdentityInvalidAPIKey: {"identity.invalid_api_key", 401, "The API key is not known."},
+	IdentityInactive:      {"identity.inactive", 401, "The token is not good, or not any more."},
 	IdentityUnbound:       {"identity.unbound", 401, "The token is bound to a key or certificate that the request does not prove."},
 	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},

@@ -58,6 +58,12 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        audience   <value...>
 //	        algorithms <alg...>
 //	        types      <typ...>
+//	        introspect [<url>] {
+//	            client_id     <id>
+//	            client_secret <placeholder>
+//	            cache         <duration>
+//	            negative      <duration>
+//	        }
 //	        leeway     <duration>
 //	        claims     subject|client|tenant|plan|roles|scopes <path>
 //	        on_error   closed|open
@@ -150,6 +156,9 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 		}
 	case "types":
 		return words(d, &i.Types)
+	case "introspect":
+		i.Introspect = new(Introspect)
+		return i.Introspect.unmarshal(d)
 	case "leeway":
 		return parse.Duration(d, &i.Leeway)
 	case "claims":
@@ -167,7 +176,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "on_error":
 		return parse.Into(d, &i.OnError)
 	default:
-		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "leeway", "claims", "on_error")
+		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "leeway", "claims", "on_error")
 	}
 	return nil
 }

@@ -137,8 +137,11 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	if len(token) > jwt.MaxLength {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityMalformed, Err: errors.New("token is longer than 16 KiB")}
 	}
-	if who, ok := h.app.tokens.Get(token); ok && now.Before(who.good) && h.issuers[who.issuer.identifier] == who.issuer && who.keys == who.issuer.source.Current(now) {
+	if who, ok := h.app.tokens.Get(token); ok && now.Before(who.good) && h.issuers[who.issuer.identifier] == who.issuer && (who.keys == nil || who.keys == who.issuer.source.Current(now)) {
 		return who, who.issuer, nil
+	}
+	if h.opaque != nil && isOpaque(token) {
+		return h.byAsking(ctx, token, now)
 	}
 	t, err := jwt.Parse(token)
 	if err != nil {

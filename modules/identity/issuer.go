@@ -14,6 +14,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/introspect"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/keyset"
 )
@@ -42,6 +43,10 @@ type Issuer struct {
 	// Default: none, JWT and at+jwt.
 	Types []string `json:"types,omitempty"`
 
+	// How it is asked about tokens that only it can read. Default: it is not,
+	// and such tokens are refused.
+	Introspect *Introspect `json:"introspect,omitempty"`
+
 	// How far clocks may be apart. Default: 30s; at most 5m.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 
@@ -66,6 +71,8 @@ type Issuer struct {
 	expect     jwt.Expect
 	paths      map[string][]string
 	release    string // key of the source that cleanup gives back
+	asker      *introspect.Asker
+	asked      askerKey
 }
 
 // sources keeps fetched keys over reloads.
@@ -105,6 +112,11 @@ func (i *Issuer) provision(ctx caddy.Context, logger *zap.Logger) error {
 		}
 	}
 	i.identifier = i.URL
+	if i.Introspect != nil {
+		if err := i.opaque(); err != nil {
+			return err
+		}
+	}
 	skipped := func(keys []string) {
 		logger.Warn("some keys of an issuer are not used", zap.String("issuer", i.Name), zap.Strings("keys", keys))
 	}
@@ -149,6 +161,10 @@ func (i *Issuer) cleanup() {
 		_, _ = sources.Delete(i.release) // Destruct cannot fail
 		i.release = ""
 	}
+	if i.asked != (askerKey{}) {
+		_, _ = askers.Delete(i.asked) // Destruct cannot fail
+		i.asked = askerKey{}
+	}
 }
 
 func (i *Issuer) validate() error {
@@ -159,6 +175,8 @@ func (i *Issuer) validate() error {
 		return errors.New("url is required")
 	case !i.Dev && len(i.Audience) == 0:
 		return errors.New("audience is required: without it, tokens meant for others are accepted here; write `audience any` if that is meant")
+	case i.Dev && i.Introspect != nil:
+		return errors.New("an issuer for development has nobody to ask")
 	case i.Leeway < 0 || time.Duration(i.Leeway) > maxLeeway:
 		return fmt.Errorf("leeway must be at most %v", maxLeeway)
 	}
@@ -169,6 +187,11 @@ func (i *Issuer) validate() error {
 	} else if !i.Dev && i.JWKS == "" {
 		if err := fetch.CheckURL(i.URL); err != nil {
 			return fmt.Errorf("url %w", err)
+		}
+	}
+	if i.Introspect != nil {
+		if err := i.Introspect.validate(); err != nil {
+			return err
 		}
 	}
 	for _, a := range i.Algorithms {

@@ -57,6 +57,7 @@ type Handler struct {
 
 	app     *App
 	issuers map[string]*Issuer // by identifier
+	opaque  *Issuer            // who is asked about tokens that cannot be read here; may be nil
 	told    []int              // indexes of facts
 	keys    registry.Live[hashes]
 }
@@ -98,6 +99,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: issuers %q and %q have the same URL %q; a token could mean either", other.Name, name, i.identifier)
 		}
 		h.issuers[i.identifier] = i
+		if i.asker != nil && h.opaque != nil {
+			return fmt.Errorf("identity: issuers %q and %q are both asked about tokens that cannot be read; a token does not say whose it is", h.opaque.Name, name)
+		}
+		if i.asker != nil {
+			h.opaque = i
+		}
 	}
 	if h.Tell == nil {
 		h.Tell = h.usual()

@@ -6,8 +6,10 @@ package jwt
 import (
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -191,6 +193,25 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 		return expires, fault(WrongAudience, "token is for another audience")
 	}
 	return expires, nil
+}
+
+// CheckAnswer checks what an issuer says of a token that it was asked about (RFC
+// 7662), as Verify checks a token. An answer may leave out who issued the token
+// and when it expires, which is then the zero time.
+func CheckAnswer(claims map[string]any, issuer string, x *Expect, now time.Time) (expires time.Time, err error) {
+	if iss, there := claims["iss"]; there && iss != issuer {
+		return expires, fault(WrongIssuer, "the token is another issuer's")
+	}
+	x2 := *x
+	x2.Types = []string{""}
+	t := &Token{Claims: claims}
+	if _, there := claims["exp"]; there {
+		return t.check(&x2, now)
+	}
+	t.Claims = maps.Clone(claims)
+	t.Claims["exp"] = json.Number(strconv.FormatInt(now.Add(time.Hour).Unix(), 10))
+	_, err = t.check(&x2, now)
+	return expires, err
 }
 
 // Date reads a NumericDate (RFC 7519, section 2).

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"strings"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
@@ -35,26 +36,50 @@ func FromURL(address string, skipped func([]string)) Fetch {
 // Discovery 1.0, section 4), which must name the same issuer.
 func FromDiscovery(issuer string, skipped func([]string)) Fetch {
 	return func(ctx context.Context) (*jwt.Set, error) {
-		address := strings.TrimSuffix(issuer, "/") + "/.well-known/openid-configuration"
-		data, err := get(ctx, address)
+		meta, err := Discover(ctx, issuer)
 		if err != nil {
-			return nil, fmt.Errorf("discovery: %w", err)
-		}
-		var meta struct {
-			Issuer string `json:"issuer"`
-			JWKS   string `json:"jwks_uri"`
-		}
-		if err := json.Unmarshal(data, &meta); err != nil {
-			return nil, fmt.Errorf("discovery at %q: %w", address, err)
-		}
-		if meta.Issuer != issuer {
-			return nil, fmt.Errorf("discovery at %q names another issuer: %.200q", address, meta.Issuer)
+			return nil, err
 		}
 		if err := fetch.CheckURL(meta.JWKS); err != nil {
-			return nil, fmt.Errorf("discovery at %q: jwks_uri %w", address, err)
+			return nil, fmt.Errorf("discovery of %q: jwks_uri %w", issuer, err)
 		}
 		return FromURL(meta.JWKS, skipped)(ctx)
 	}
+}
+
+// Metadata is what is used of an issuer's.
+type Metadata struct {
+	Issuer        string `json:"issuer"`
+	JWKS          string `json:"jwks_uri"`
+	Introspection string `json:"introspection_endpoint"`
+}
+
+// Discover fetches an issuer's metadata, which must be its own. An issuer that
+// has none for OpenID Connect may have some for OAuth (RFC 8414).
+func Discover(ctx context.Context, issuer string) (meta Metadata, err error) {
+	u, err := url.Parse(issuer)
+	if err != nil {
+		return meta, fmt.Errorf("discovery: %q is not a URL", issuer)
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	base := u.Scheme + "://" + u.Host
+	address := base + path + "/.well-known/openid-configuration"
+	data, err := get(ctx, address)
+	if err != nil {
+		var err2 error
+		other := base + "/.well-known/oauth-authorization-server" + path
+		if data, err2 = get(ctx, other); err2 != nil {
+			return meta, fmt.Errorf("discovery: %w", err)
+		}
+		address = other
+	}
+	if err := json.Unmarshal(data, &meta); err != nil {
+		return meta, fmt.Errorf("discovery at %q: %w", address, err)
+	}
+	if meta.Issuer != issuer {
+		return meta, fmt.Errorf("discovery at %q names another issuer: %.200q", address, meta.Issuer)
+	}
+	return meta, nil
 }
 
 func get(ctx context.Context, address string) ([]byte, error) {
