@@ -64,11 +64,14 @@ func (a *App) take(who caller, p *plan, queue int, now time.Time) (o bucket.Outc
 	id := who.key(a.table)
 	if a.shared != nil {
 		o, err := a.shared.Take(id, who.name, lease.Terms{Limit: p.limit, Queue: queue, Most: p.ahead(*a.MaxOvershoot)}, now)
+		limit := p.limit.Share(a.shared.link.Nodes())
 		if err == nil {
+			if o.Allowed { // what is spent together is spent of the share too, or each hiccup would give it anew
+				a.table.Take(id, limit, now)
+			}
 			return o, p.rule
 		}
 		alone.Inc()
-		limit := p.limit.Share(a.shared.link.Nodes())
 		if queue > 0 {
 			return a.table.Queue(id, limit, queue, now), p.share
 		}

@@ -63,6 +63,13 @@ type flight struct {
 	err    error
 }
 
+// closed is the end of a question that need not be asked.
+var closed = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // New makes an Asker that remembers at least answers answers.
 func New(ask func(context.Context, string) (map[string]any, error), good, bad time.Duration, answers int) *Asker {
 	return &Asker{
@@ -105,6 +112,9 @@ func (a *Asker) fly(token string, now time.Time) (*flight, error) {
 	defer a.mu.Unlock()
 	if f := a.flights[token]; f != nil {
 		return f, nil
+	}
+	if known, ok := a.answers.Get(token); ok && now.Before(known.Until) { // it came while we looked
+		return &flight{done: closed, answer: known}, nil
 	}
 	if now.Before(a.closed) {
 		return nil, errors.Join(ErrAway, a.last)

@@ -65,7 +65,7 @@ func TestEndpoint(t *testing.T) {
 	var kind atomic.Value
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id, secret, _ := r.BasicAuth()
-		if r.Method != http.MethodPost || r.FormValue("token") != "a&b" || id != "gate%3Away" || secret != "p%20w" {
+		if r.Method != http.MethodPost || r.FormValue("token") != "a&b" || id != "gate%3Away" || secret != "p+w" {
 			t.Errorf("asked %s %v as %s %s", r.Method, r.Form, id, secret)
 		}
 		w.Header().Set("Location", "https://elsewhere.test/")
