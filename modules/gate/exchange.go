@@ -31,6 +31,9 @@ type Exchange struct {
 	decisions [maxDecisions]Decision
 	decided   uint8
 	dropped   uint8
+
+	board   *board // counts this API and boardOf
+	boardOf *Operation
 }
 
 // Origin is where a request comes from.

@@ -64,21 +64,71 @@ var (
 	knownLock sync.Mutex
 )
 
+// board has at hand what counts the commonest decision of all, to let pass.
+type board struct {
+	passed [stageCount][len(modeNames)]atomic.Pointer[meters]
+}
+
+type boardKey struct{ api, operation string }
+
+// boards grow like known does.
+var boards atomic.Pointer[map[boardKey]*board]
+
 func count(ex *Exchange, d *Decision) {
 	k := series{api: ex.API, stage: d.Stage, verdict: d.Verdict, mode: d.Mode, reason: d.Reason}
 	if ex.Operation != nil {
 		k.operation = ex.Operation.ID
 	}
-	var m meters
-	var ok bool
-	if p := known.Load(); p != nil {
-		m, ok = (*p)[k]
+	if d.Verdict != Allowed {
+		m := lookUp(k)
+		m.add(d)
+		return
 	}
-	if !ok {
-		m = learn(k)
+	if ex.board == nil || ex.boardOf != ex.Operation {
+		ex.board, ex.boardOf = boardOf(boardKey{k.api, k.operation}), ex.Operation
 	}
+	at := &ex.board.passed[d.Stage][d.Mode]
+	m := at.Load()
+	if m == nil {
+		found := lookUp(k)
+		m = &found
+		at.Store(m)
+	}
+	m.add(d)
+}
+
+func (m *meters) add(d *Decision) {
 	m.count.Inc()
 	m.took.Observe(d.Took.Seconds())
+}
+
+func lookUp(k series) meters {
+	if p := known.Load(); p != nil {
+		if m, ok := (*p)[k]; ok {
+			return m
+		}
+	}
+	return learn(k)
+}
+
+func boardOf(k boardKey) *board {
+	if p := boards.Load(); p != nil {
+		if b, ok := (*p)[k]; ok {
+			return b
+		}
+	}
+	knownLock.Lock()
+	defer knownLock.Unlock()
+	next := map[boardKey]*board{}
+	if p := boards.Load(); p != nil {
+		if b, ok := (*p)[k]; ok {
+			return b
+		}
+		next = maps.Clone(*p)
+	}
+	next[k] = new(board)
+	boards.Store(&next)
+	return next[k]
 }
 
 func learn(k series) meters {
