@@ -46,7 +46,7 @@ const (
 	rest = 5 * time.Millisecond
 
 	// After so many rests with nothing to do, it goes home.
-	rests = 200
+	rests = 20
 )
 
 // log has a record written, soon.
