@@ -8,6 +8,7 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/api"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/canary"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/cluster"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/console"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/contract"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/firewall"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/guard"

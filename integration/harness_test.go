@@ -24,6 +24,7 @@ import (
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
 
 	_ "github.com/gatehouse-caddy/gatehouse"
+	"github.com/gatehouse-caddy/gatehouse/modules/api"
 )
 
 // gateway is a running Caddy that is reached through a unix socket, so that
@@ -194,6 +195,7 @@ func (g *gateway) logFile() string { return filepath.Join(g.dir, "log") }
 // decisions returns the decision log entries so far, oldest first.
 func (g *gateway) decisions(t testing.TB) []map[string]any {
 	t.Helper()
+	api.Flush()
 	data, err := os.ReadFile(g.logFile())
 	if err != nil {
 		t.Fatal(err)

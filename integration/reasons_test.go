@@ -196,7 +196,7 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 }
 
 // TestEveryReason gives every reason once through a running gateway, and reads
-// it back from the answer, the log and the metrics.
+// it back from the answer, the log, the metrics and `caddy gatehouse explain`.
 func TestEveryReason(t *testing.T) {
 	gw, iss := prepare(t), newIssuer(t, "k1")
 	gw.mmdb(t, "GeoLite2-Country-Test.mmdb", "country.mmdb")
@@ -219,10 +219,10 @@ func TestEveryReason(t *testing.T) {
 			if !ok {
 				t.Fatal("nothing gives this reason")
 			}
-			if err := gw.load(p.global, "api demo {\n"+p.site+"\n}"); err != nil {
+			if err := gw.load(p.global, "api reasons {\n"+p.site+"\n}"); err != nil {
 				t.Fatal(err)
 			}
-			series := []string{`verdict="deny"`, `reason="` + reason.String() + `"`}
+			series := []string{`api="reasons"`, `verdict="deny"`, `reason="` + reason.String() + `"`}
 			before, logged := gw.metric(t, "gatehouse_decisions_total", series...), len(gw.decisions(t))
 			var a answer
 			if p.ask != nil {
@@ -254,6 +254,10 @@ func TestEveryReason(t *testing.T) {
 			}
 			if n := gw.metric(t, "gatehouse_decisions_total", series...) - before; n != 1 {
 				t.Errorf("counted %v times", n)
+			}
+			told, err := gw.command(t, "explain", id)
+			if err != nil || !strings.Contains(told, reason.String()+": "+reason.Title()) || !strings.Contains(told, fmt.Sprintf("%d after", status)) {
+				t.Errorf("explained as %v\n%s", err, told)
 			}
 		})
 	}

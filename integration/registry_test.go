@@ -44,18 +44,24 @@ func (g *gateway) change(t testing.TB, method, path, body string, header http.He
 // command runs `caddy gatehouse …` against the gateway.
 func (g *gateway) command(t testing.TB, args ...string) (string, error) {
 	t.Helper()
+	var out bytes.Buffer
+	err := g.serveCommand(t.Context(), t, &out, args...)
+	return strings.TrimSpace(out.String()), err
+}
+
+// serveCommand is command for one that goes on until ctx ends.
+func (g *gateway) serveCommand(ctx context.Context, t testing.TB, out io.Writer, args ...string) error {
 	c, ok := caddycmd.Commands()["gatehouse"]
 	if !ok {
-		t.Fatal("there is no command gatehouse")
+		t.Error("there is no command gatehouse")
+		return nil
 	}
 	root := &cobra.Command{SilenceUsage: true, SilenceErrors: true}
 	c.CobraFunc(root)
-	var out bytes.Buffer
-	root.SetOut(&out)
+	root.SetOut(out)
 	root.SetErr(io.Discard)
 	root.SetArgs(append(args, "--address", "unix/"+g.admin))
-	err := root.Execute()
-	return strings.TrimSpace(out.String()), err
+	return root.ExecuteContext(ctx)
 }
 
 const liveSite = `

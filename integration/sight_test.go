@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/api"
 )
 
 // ask sends a request to the admin endpoint.
@@ -41,6 +43,7 @@ func (g *gateway) ask(t testing.TB, path string) string {
 // whole URLs.
 func (g *gateway) log(t testing.TB) string {
 	t.Helper()
+	api.Flush()
 	data, err := os.ReadFile(g.logFile())
 	if err != nil {
 		t.Fatal(err)
@@ -74,22 +77,22 @@ func (g *gateway) metric(t testing.TB, name string, labels ...string) (sum float
 // over a reload, and no label comes from a stranger.
 func TestMetrics(t *testing.T) {
 	b := newBackend(t, nil)
-	const api = "metered"
-	site := "api " + api + " {\nquota per address 2/h\nreverse_proxy " + b.addr() + "\n}"
+	const name = "metered"
+	site := "api " + name + " {\nquota per address 2/h\nreverse_proxy " + b.addr() + "\n}"
 	gw := start(t, "", site)
 	for i := range 4 {
 		gw.get(t, "/stranger-"+strconv.Itoa(i), http.Header{"User-Agent": {"stranger"}})
 	}
 	allowed := func() float64 {
-		return gw.metric(t, "gatehouse_decisions_total", `api="`+api+`"`, `stage="quota"`, `verdict="allow"`)
+		return gw.metric(t, "gatehouse_decisions_total", `api="`+name+`"`, `stage="quota"`, `verdict="allow"`)
 	}
 	denied := func() float64 {
-		return gw.metric(t, "gatehouse_decisions_total", `api="`+api+`"`, `stage="quota"`, `reason="quota.exhausted"`, `verdict="deny"`)
+		return gw.metric(t, "gatehouse_decisions_total", `api="`+name+`"`, `stage="quota"`, `reason="quota.exhausted"`, `verdict="deny"`)
 	}
 	if allowed() != 2 || denied() != 2 {
 		t.Errorf("%v allowed and %v denied, want 2 and 2\n%s", allowed(), denied(), gw.ask(t, "/metrics"))
 	}
-	if n := gw.metric(t, "gatehouse_stage_seconds_count", `api="`+api+`"`, `stage="quota"`); n != 4 {
+	if n := gw.metric(t, "gatehouse_stage_seconds_count", `api="`+name+`"`, `stage="quota"`); n != 4 {
 		t.Errorf("the time of %v decisions was measured, want 4", n)
 	}
 	if gw.metric(t, "gatehouse_quota_keys") < 1 {
@@ -131,7 +134,8 @@ func TestSecretsStayHome(t *testing.T) {
 	if n := len(gw.decisions(t)); n != 4 {
 		t.Fatalf("%d decisions are logged, want 4", n)
 	}
-	for name, text := range map[string]string{"/config": gw.ask(t, "/config/"), "/metrics": gw.ask(t, "/metrics"), "the log": gw.log(t)} {
+	for name, text := range map[string]string{"/config": gw.ask(t, "/config/"), "/metrics": gw.ask(t, "/metrics"), "the log": gw.log(t),
+		"the console": gw.ask(t, "/gatehouse/exchanges") + gw.ask(t, "/gatehouse/overview")} {
 		for _, secret := range []string{"the-secret-key", hex.EncodeToString(sum[:])} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s has %q in it", name, secret)

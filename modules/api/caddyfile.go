@@ -1,10 +1,12 @@
 package api
 
 import (
+	"encoding/json"
 	"maps"
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -13,13 +15,30 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 )
 
-func init() { parse.Handler("api", setup) }
+func init() {
+	httpcaddyfile.RegisterDirective("api", func(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
+		set, err := parse.Matcher(h)
+		if err != nil {
+			return nil, err
+		}
+		m, around, err := setup(h)
+		if err != nil {
+			return nil, err
+		}
+		values := h.NewRoute(set, m)
+		if route, ok := values[0].Value.(caddyhttp.Route); ok && len(around) > 0 {
+			route.HandlersRaw = append(around, route.HandlersRaw...)
+			values[0].Value = route
+		}
+		return values, nil
+	})
+}
 
 var options = []string{"owner", "description", "errors", "upstream_errors", "log", "problem_type"}
 
 // common are the directives of Caddy that an api block is likely to hold, for
 // the answer to a misspelt one.
-var common = []string{"encode", "handle", "handle_path", "header", "invoke", "rate_limit", "respond", "reverse_proxy", "rewrite", "request_header", "route", "uri"}
+var common = []string{"encode", "handle", "handle_path", "header", "invoke", "rate_limit", "respond", "reverse_proxy", "rewrite", "request_header", "route", "tracing", "uri"}
 
 // setup reads the directive. Syntax:
 //
@@ -35,17 +54,21 @@ var common = []string{"encode", "handle", "handle_path", "header", "invoke", "ra
 //	}
 //
 // The directives may stand in any order; they run in the order of the walk.
-// An encode goes outermost. A contract gets its input stage, and together with
-// identity a require that enforces the contract's security. A reverse_proxy
-// that names no transport gets the suite's own, if it is compiled in.
-func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+// An encode goes outermost. A tracing goes around the api itself, so that its
+// span sees the answer and can be told the decisions. A contract gets its input
+// stage, and together with identity a require that enforces the contract's
+// security. A reverse_proxy that names no transport gets the suite's own, if it
+// is compiled in.
+//
+// What is to stand around the handler is returned beside it.
+func setup(h httpcaddyfile.Helper) (_ caddyhttp.MiddlewareHandler, around []json.RawMessage, _ error) {
 	h.Next() // consume the directive's name
 	m := new(Handler)
 	if !h.AllArgs(&m.Name) {
-		return nil, h.ArgErr()
+		return nil, nil, h.ArgErr()
 	}
 	if !validName.MatchString(m.Name) {
-		return nil, h.Errf("api name %q must be at most 64 letters, digits, dots, underscores and hyphens", m.Name)
+		return nil, nil, h.Errf("api name %q must be at most 64 letters, digits, dots, underscores and hyphens", m.Name)
 	}
 	start := h.Token()
 
@@ -54,41 +77,41 @@ func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		switch opt := h.Val(); opt {
 		case "owner":
 			if err := parse.Text(h.Dispenser, &m.Owner); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "description":
 			if err := parse.Text(h.Dispenser, &m.Description); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "errors":
 			if err := oneOf(h, &m.Errors, "problem", "site"); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "upstream_errors":
 			if err := oneOf(h, &m.UpstreamErrors, "mask", "pass"); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "log":
 			if err := oneOf(h, &m.Log, "all", "denied", "off"); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "problem_type":
 			if err := parse.Text(h.Dispenser, &m.ProblemType); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		case "api":
-			return nil, h.Err("an api cannot stand inside another")
+			return nil, nil, h.Err("an api cannot stand inside another")
 		default:
 			segments = append(segments, h.NextSegment())
 		}
 	}
 	if len(segments) == 0 {
-		return nil, h.Errf("api %s has no directives; a reverse_proxy is the least", m.Name)
+		return nil, nil, h.Errf("api %s has no directives; a reverse_proxy is the least", m.Name)
 	}
 
 	var err error
-	m.Routes, err = expand(h, m.Name, start, segments)
-	return m, err
+	m.Routes, around, err = expand(h, m.Name, start, segments)
+	return m, around, err
 }
 
 func oneOf(h httpcaddyfile.Helper, to *string, words ...string) error {
@@ -102,18 +125,21 @@ func oneOf(h httpcaddyfile.Helper, to *string, words ...string) error {
 	return nil
 }
 
-// expand hands the block's directives to Caddy, which sorts them, in two
-// parts: encode, which must see what the others write, and all else.
-func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments []caddyfile.Segment) (caddyhttp.RouteList, error) {
+// expand hands the block's directives to Caddy, which sorts them, in three
+// parts: tracing, which stands around the api; encode, which must see what the
+// others write; and all else.
+func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments []caddyfile.Segment) (routes caddyhttp.RouteList, around []json.RawMessage, _ error) {
 	has := func(dir string) bool {
 		return slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == dir })
 	}
 	bare := slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == "require" && len(s) == 1 })
-	var outer, inner []caddyfile.Segment
+	var traced, outer, inner []caddyfile.Segment
 	for _, s := range segments {
 		switch dir := s.Directive(); {
 		case strings.HasPrefix(dir, "@"):
-			outer, inner = append(outer, s), append(inner, s)
+			traced, outer, inner = append(traced, s), append(outer, s), append(inner, s)
+		case dir == "tracing":
+			traced = append(traced, s)
 		case dir == "encode":
 			outer = append(outer, s)
 		default:
@@ -136,17 +162,36 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 	}
 	h.BlockState[parse.APIName] = name
 
-	var routes caddyhttp.RouteList
-	for _, part := range [][]caddyfile.Segment{outer, inner} {
-		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, part)))
-		if err != nil {
-			return nil, parse.Misspelt(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
+	for part, segs := range [][]caddyfile.Segment{traced, outer, inner} {
+		if part == 0 && !has("tracing") {
+			continue
 		}
-		if sub, ok := sub.(*caddyhttp.Subroute); ok {
-			routes = append(routes, sub.Routes...)
+		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segs)))
+		if err != nil {
+			return nil, nil, parse.Misspelt(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
+		}
+		list, ok := sub.(*caddyhttp.Subroute)
+		switch {
+		case !ok:
+		case part > 0:
+			routes = append(routes, list.Routes...)
+		default:
+			around = handlers(list)
 		}
 	}
-	return routes, nil
+	return routes, around, nil
+}
+
+// handlers are those of a list of routes, which stay a list if there is a
+// condition to one of them.
+func handlers(list *caddyhttp.Subroute) (raw []json.RawMessage) {
+	for _, route := range list.Routes {
+		if len(route.MatcherSetsRaw) > 0 {
+			return []json.RawMessage{caddyconfig.JSONModuleObject(list, "handler", "subroute", nil)}
+		}
+		raw = append(raw, route.HandlersRaw...)
+	}
+	return raw
 }
 
 // implied is a directive that the block asks for without naming it.

@@ -1,9 +1,6 @@
 package api
 
 import (
-	"net/http"
-	"time"
-
 	"go.uber.org/zap/zapcore"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
@@ -11,69 +8,55 @@ import (
 
 // entry is the one log entry of an Exchange. Its field names are the same
 // everywhere in the suite. The query is left out: tokens travel there.
-type entry struct {
-	h      *Handler
-	r      *http.Request
-	ex     *gate.Exchange
-	status int
-	denial *gate.Denial
-	took   time.Duration
-}
+type entry gate.Record
 
 // MarshalLogObject writes the fields without building them first.
 func (e *entry) MarshalLogObject(enc zapcore.ObjectEncoder) error {
-	ex := e.ex
-	enc.AddString("request_id", ex.ID)
-	enc.AddString("api", ex.API)
-	if ex.Operation != nil {
-		enc.AddString("operation", ex.Operation.ID)
-	}
-	enc.AddString("method", e.r.Method)
-	enc.AddString("path", e.r.URL.Path)
-	if ex.Client.IsValid() {
-		enc.AddString("client_ip", ex.Client.String())
-	}
-	if ex.Origin.Country != "" {
-		enc.AddString("country", ex.Origin.Country)
-	}
-	if ex.Origin.ASN != 0 {
-		enc.AddUint32("asn", ex.Origin.ASN)
-	}
-	if ex.Origin.Bot != "" {
-		enc.AddString("bot", ex.Origin.Bot)
-	}
-	if p := ex.Principal; p != nil {
-		enc.AddString("principal", p.Subject)
-		if p.Client != "" {
-			enc.AddString("client", p.Client)
-		}
-		if p.Tenant != "" {
-			enc.AddString("tenant", p.Tenant)
+	text := func(name, value string) {
+		if value != "" {
+			enc.AddString(name, value)
 		}
 	}
-	enc.AddInt("status", e.status)
-	if e.denial == nil {
+	enc.AddString("request_id", e.ID)
+	enc.AddString("api", e.API)
+	text("operation", e.Operation)
+	enc.AddString("method", e.Method)
+	enc.AddString("path", e.Path)
+	if e.Client.IsValid() {
+		enc.AddString("client_ip", e.Client.String())
+	}
+	text("country", e.Origin.Country)
+	if e.Origin.ASN != 0 {
+		enc.AddUint32("asn", e.Origin.ASN)
+	}
+	text("bot", e.Origin.Bot)
+	if e.Principal.Method != 0 {
+		enc.AddString("principal", e.Principal.Subject)
+		text("client", e.Principal.Client)
+		text("tenant", e.Principal.Tenant)
+	}
+	enc.AddInt("status", e.Status)
+	if e.Reason == gate.None {
 		enc.AddString("verdict", gate.Allowed.String())
 	} else {
 		enc.AddString("verdict", gate.Denied.String())
-		enc.AddString("reason", e.denial.Reason.String())
-		if e.denial.Err != nil {
-			enc.AddString("error", e.denial.Err.Error())
-		}
+		enc.AddString("reason", e.Reason.String())
+		text("error", e.Err)
 	}
-	enc.AddDuration("duration", e.took)
-	if n := ex.Dropped(); n > 0 {
-		enc.AddInt("decisions_dropped", n)
+	enc.AddDuration("duration", e.Took)
+	text("trace_id", e.TraceID)
+	if e.Dropped > 0 {
+		enc.AddInt("decisions_dropped", e.Dropped)
 	}
-	return enc.AddArray("stages", stages(ex.Decisions()))
+	return enc.AddArray("stages", (*stages)(&e.Decisions))
 }
 
 type stages []gate.Decision
 
 // MarshalLogArray writes what each stage concluded, in order.
-func (s stages) MarshalLogArray(enc zapcore.ArrayEncoder) error {
-	for i := range s {
-		if err := enc.AppendObject((*stage)(&s[i])); err != nil {
+func (s *stages) MarshalLogArray(enc zapcore.ArrayEncoder) error {
+	for i := range *s {
+		if err := enc.AppendObject((*stage)(&(*s)[i])); err != nil {
 			return err
 		}
 	}
@@ -82,10 +65,13 @@ func (s stages) MarshalLogArray(enc zapcore.ArrayEncoder) error {
 
 type stage gate.Decision
 
-// MarshalLogObject writes one decision; what is usual is left out.
+// MarshalLogObject writes one decision. What is usual is left out: a stage that
+// says nothing else has let the request pass.
 func (s *stage) MarshalLogObject(enc zapcore.ObjectEncoder) error {
 	enc.AddString("stage", s.Stage.String())
-	enc.AddString("verdict", s.Verdict.String())
+	if s.Verdict != gate.Allowed {
+		enc.AddString("verdict", s.Verdict.String())
+	}
 	if s.Reason != gate.None {
 		enc.AddString("reason", s.Reason.String())
 	}

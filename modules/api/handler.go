@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
@@ -121,17 +121,28 @@ func upstreamReason(status int) gate.Reason {
 	return gate.APIUpstreamFailed
 }
 
-// report writes the decision log entry, if this Exchange is to have one.
+// report tells everybody who wants to know how the Exchange ended: the trace,
+// those who look at the last Exchanges, and the log.
 func (h *Handler) report(r *http.Request, ex *gate.Exchange, status int, denial *gate.Denial) {
-	if h.Log == "off" || h.Log == "denied" && denial == nil && !wouldDeny(ex) {
-		return
+	if span := trace.SpanFromContext(r.Context()); span.IsRecording() {
+		annotate(span, ex, status, denial)
 	}
 	level := zap.InfoLevel
 	if denial != nil && status >= 500 {
 		level = zap.ErrorLevel
 	}
-	if c := h.decisions.Check(level, "decided"); c != nil {
-		c.Write(zap.Inline(&entry{h, r, ex, status, denial, time.Since(ex.Began)}))
+	logged := h.Log == "all" || h.Log == "denied" && (denial != nil || wouldDeny(ex))
+	logged = logged && h.decisions.Core().Enabled(level)
+	remembered := gate.RecentKept() > 0
+	if !logged && !remembered {
+		return
+	}
+	rec := ex.Record(r, status, denial)
+	if remembered {
+		gate.Remember(rec)
+	}
+	if logged {
+		log(line{h.decisions, level, rec})
 	}
 }
 

@@ -90,7 +90,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.logger = ctx.Logger()
 	h.decisions = h.logger.Named("decision").WithOptions(zap.WithCaller(false), zap.AddStacktrace(zap.PanicLevel))
-	if err := gate.RegisterMetrics(ctx); err != nil {
+	if err := gate.RegisterMetrics(ctx, dropped); err != nil {
 		return err
 	}
 	var err error
@@ -135,12 +135,14 @@ func (l link) ServeHTTP(w http.ResponseWriter, r *http.Request) error {
 	return l.MiddlewareHandler.ServeHTTP(w, r, l.next)
 }
 
-// Cleanup takes the API out of those that run.
+// Cleanup takes the API out of those that run, and has its entries written
+// while its log is open.
 func (h *Handler) Cleanup() error {
 	if !h.counted {
 		return nil
 	}
 	h.counted = false
+	Flush()
 	_, err := running.Delete(h.Name)
 	return err
 }

@@ -15,6 +15,7 @@ type Decision struct {
 	Mode    Mode
 	Reason  Reason        // None when allowed
 	Rule    string        // which rule, plan, issuer or expression; may be empty
+	At      time.Duration // when the stage began, counted from the Exchange's beginning
 	Took    time.Duration // time spent in the stage
 }
 
@@ -40,20 +41,25 @@ func (ex *Exchange) Dropped() int { return int(ex.dropped) }
 // mode a denial is recorded and let pass. It does not allocate unless it denies.
 //
 // Where no api stands around the stage to answer for it, the denial's headers
-// are set on w and its placeholders on r, for the site's own handle_errors.
+// are set on w and its placeholders on r, for the site's own handle_errors, and
+// the Exchange is remembered as it is: nobody will say that it has ended. For
+// the same reason, what such stages let pass is not remembered.
 func (ex *Exchange) Conclude(w http.ResponseWriter, r *http.Request, s Stage, m Mode, rule string, d *Denial, began time.Time) error {
 	err := ex.Decide(s, m, rule, d, began)
 	if err != nil && ex.API == "" {
 		ex.Publish(r, d)
 		w.Header()[RequestIDHeader] = []string{ex.ID}
 		maps.Copy(w.Header(), d.Header)
+		if RecentKept() > 0 {
+			Remember(ex.Record(r, d.Reason.Status(), d))
+		}
 	}
 	return err
 }
 
 // Decide is Conclude for a stage that has no response to set headers on.
 func (ex *Exchange) Decide(s Stage, m Mode, rule string, d *Denial, began time.Time) error {
-	dec := Decision{Stage: s, Mode: m, Rule: rule, Took: time.Since(began)}
+	dec := Decision{Stage: s, Mode: m, Rule: rule, At: began.Sub(ex.Began), Took: time.Since(began)}
 	switch {
 	case d == nil:
 		ex.record(dec)
@@ -81,7 +87,7 @@ func (ex *Exchange) Close(d *Denial) {
 // LetPass records that a stage could not decide and that on_error open, the
 // user's choice, lets the request go on.
 func (ex *Exchange) LetPass(s Stage, m Mode, rule string, why Reason, began time.Time) {
-	ex.record(Decision{Stage: s, Verdict: Undecided, Mode: m, Reason: why, Rule: rule, Took: time.Since(began)})
+	ex.record(Decision{Stage: s, Verdict: Undecided, Mode: m, Reason: why, Rule: rule, At: began.Sub(ex.Began), Took: time.Since(began)})
 }
 
 func (ex *Exchange) record(d Decision) {

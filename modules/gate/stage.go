@@ -26,6 +26,9 @@ var stageNames = [stageCount]string{"api", "reputation", "guard", "contract", "i
 
 func (s Stage) String() string { return stageNames[s] }
 
+// Stages counts the stages.
+func Stages() int { return int(stageCount) }
+
 // StageOf finds a stage by its name.
 func StageOf(name string) (Stage, bool) {
 	for s := range stageCount {

@@ -1,0 +1,280 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os/signal"
+	"path"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/cli"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+)
+
+func init() {
+	cli.Add(explainCommand)
+	cli.Add(consoleCommand)
+}
+
+// endpoint says where the running gateway's admin endpoint is.
+type endpoint struct{ address, config, adapter string }
+
+func (e *endpoint) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&e.address, "address", "", "the admin endpoint of the running gateway; default: that of --config, or localhost:2019")
+	cmd.Flags().StringVarP(&e.config, "config", "c", "", "configuration file to take the admin endpoint from")
+	cmd.Flags().StringVarP(&e.adapter, "adapter", "a", "", "name of the config adapter, if the file is no Caddyfile")
+}
+
+func (e *endpoint) find() (string, error) {
+	address, err := caddycmd.DetermineAdminAPIAddress(e.address, nil, e.config, e.adapter)
+	if err != nil {
+		return "", fmt.Errorf("finding the admin endpoint: %w", err)
+	}
+	return address, nil
+}
+
+func explainCommand() *cobra.Command {
+	var at endpoint
+	cmd := &cobra.Command{
+		Use:   "explain <request id>",
+		Short: "Says what each stage of the running gateway decided on a request, and why",
+		Long: "Says what each stage of the running gateway decided on one of the last requests, and why. " +
+			"The request id is in the answer's X-Request-Id, in a problem's instance and in the log. Ends with 1 if it is not remembered.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return at.explain(cmd.OutOrStdout(), args[0]) },
+	}
+	at.flags(cmd)
+	return cmd
+}
+
+func (e *endpoint) explain(out io.Writer, id string) error {
+	address, err := e.find()
+	if err != nil {
+		return err
+	}
+	id = strings.TrimPrefix(id, "urn:request:") // as a problem has it
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, prefix+"exchanges/"+url.PathEscape(id), nil, nil)
+	switch {
+	case err != nil && strings.Contains(err.Error(), "HTTP 404"):
+		return fmt.Errorf("the gateway does not remember a request %q: it may be too old, or of another gateway", id)
+	case err != nil:
+		return err
+	}
+	defer resp.Body.Close()
+	var ex exchange
+	if err := json.NewDecoder(resp.Body).Decode(&ex); err != nil {
+		return fmt.Errorf("reading the gateway's answer: %w", err)
+	}
+	return ex.print(out)
+}
+
+// print writes an Exchange as text: what it was, how it ended, one stage a line.
+func (e *exchange) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	line := func(name string, parts ...string) {
+		parts = slices.DeleteFunc(parts, func(s string) bool { return s == "" })
+		if len(parts) > 0 {
+			_, _ = fmt.Fprintf(w, "%s\t%s\n", name, plain(strings.Join(parts, ", "))) // Flush reports what fails
+		}
+	}
+	named := func(name, value string) string {
+		if value == "" {
+			return ""
+		}
+		return name + " " + value
+	}
+	line("request", e.Method+" "+e.Path)
+	line("id", e.ID)
+	line("time", e.Time.Format(time.RFC3339Nano))
+	line("api", e.API, named("operation", e.Operation))
+	asn := ""
+	if e.ASN != 0 {
+		asn = fmt.Sprintf("AS%d", e.ASN)
+	}
+	line("from", e.ClientIP, e.Country, asn, named("bot", e.Bot))
+	line("agent", e.UserAgent)
+	line("caller", named("principal", e.Principal), named("client", e.Client), named("tenant", e.Tenant),
+		named("plan", e.Plan), named("issuer", e.Issuer), named("proven by", e.Proof))
+	line("upstream", e.Upstream)
+	line("trace", e.TraceID)
+	line("answer", fmt.Sprintf("%d after %s", e.Status, time.Duration(e.DurationUs)*time.Microsecond))
+	line("verdict", e.Verdict, e.Reason)
+	line("", e.Sentence)
+	line("", e.Detail)
+	for _, f := range e.Faults {
+		line("", f)
+	}
+	line("error", e.Error)
+	_, _ = fmt.Fprintln(w)
+	_, _ = fmt.Fprintln(w, "STAGE\tVERDICT\tREASON\tRULE\tMODE\tµs")
+	for _, s := range e.Stages {
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.Stage, s.Verdict, dash(s.Reason), dash(plain(s.Rule)), s.Mode, s.Us)
+	}
+	if e.Dropped > 0 {
+		_, _ = fmt.Fprintf(w, "… %d more decisions did not fit\n", e.Dropped)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return e.advise(out)
+}
+
+// advise says what would let such a request pass, as far as the reason tells.
+func (e *exchange) advise(out io.Writer) error {
+	for _, s := range e.Stages {
+		if s.Reason == "" {
+			continue
+		}
+		note := "To let it pass: " + remedies[s.Stage]
+		switch s.Verdict {
+		case gate.WouldDeny.String():
+			note = "It passed because " + s.Stage + " is in shadow mode. In earnest: " + remedies[s.Stage]
+		case gate.Undecided.String():
+			note = "It passed because " + s.Stage + " could not decide and on_error is open."
+		}
+		if _, err := fmt.Fprintf(out, "\n%s: %s\n%s\n", s.Reason, s.Sentence, note); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remedies say for each stage where what it refuses can be changed.
+var remedies = map[string]string{
+	"api":        "see whether a directive in the api block answers this path, and what the upstream and the log say of it.",
+	"reputation": "take the address, network or country out of the list that the rule names, or allow it before.",
+	"guard":      "have the client send what the sentence asks for, or change the bound that the rule names.",
+	"contract":   "call what the contract has, or add the path or method to the contract.",
+	"identity":   "have the client send a credential that the issuers or keys of this api accept.",
+	"require":    "give the caller what the rule names, a scope or a role, or change the rule.",
+	"quota":      "wait as Retry-After says, or move the tenant to a plan that allows more.",
+	"input":      "have the client send what the contract says, or change the contract.",
+	"firewall":   "if it is no attack, exclude the rule for what sets it off, or raise the threshold.",
+	"canary":     "see how the release does, or give callers back to the stable one.",
+	"resilience": "see how the upstream that the rule names does; its breaker closes by itself when it is well.",
+}
+
+// plain keeps what a stranger sent from moving the operator's cursor.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '�'
+		}
+		return r
+	}, s)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func consoleCommand() *cobra.Command {
+	var at endpoint
+	var listen string
+	cmd := &cobra.Command{
+		Use:   "console [--listen <address>]",
+		Short: "Serves the running gateway's console to a browser on this machine",
+		Long: "Serves the running gateway's console to a browser on this machine, until interrupted. " +
+			"Use it where the admin endpoint is a unix socket, or refuses browsers as Caddy does unless its `origins` have an empty one.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			return at.show(ctx, cmd.OutOrStdout(), listen)
+		},
+	}
+	at.flags(cmd)
+	cmd.Flags().StringVar(&listen, "listen", "localhost:0", "where to listen; 0 finds a free port")
+	return cmd
+}
+
+// show passes on what the console's page asks for, and nothing else of the
+// admin endpoint.
+func (e *endpoint) show(ctx context.Context, out io.Writer, listen string) error {
+	address, err := e.find()
+	if err != nil {
+		return err
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
+	if err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	own := ln.Addr().(*net.TCPAddr)
+	if !own.IP.IsLoopback() {
+		_ = ln.Close()
+		return fmt.Errorf("%s can be reached from other machines; listen on localhost and use a tunnel", listen)
+	}
+	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// Another site's page must not get at this under a name of its own.
+		host, port, _ := net.SplitHostPort(r.Host)
+		if port != fmt.Sprint(own.Port) || host != "localhost" && host != own.IP.String() {
+			http.Error(w, "this console answers to localhost only", http.StatusForbidden)
+			return
+		}
+		pass(w, r, address)
+	})}
+	go func() {
+		<-ctx.Done()
+		_ = srv.Close()
+	}()
+	if _, err := fmt.Fprintf(out, "http://localhost:%d%sconsole\n", own.Port, prefix); err != nil {
+		return err
+	}
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// pass answers with what the admin endpoint answers.
+func pass(w http.ResponseWriter, r *http.Request, address string) {
+	place := strings.TrimPrefix(r.URL.Path, prefix)
+	part, _, _ := strings.Cut(place, "/")
+	// One with dots in it would be another on the way.
+	if r.Method != http.MethodGet || place == r.URL.Path || path.Clean(r.URL.Path) != r.URL.Path || part != "console" && part != "exchanges" && part != "overview" {
+		http.NotFound(w, r)
+		return
+	}
+	header := http.Header{}
+	if id := r.Header.Get("Last-Event-ID"); id != "" {
+		header.Set("Last-Event-ID", id)
+	}
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, (&url.URL{Path: r.URL.Path, RawQuery: r.URL.RawQuery}).RequestURI(), header, nil)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	stop := context.AfterFunc(r.Context(), func() { _ = resp.Body.Close() }) // ends a stream
+	defer stop()
+	for _, name := range []string{"Content-Type", "Content-Security-Policy", "Cache-Control", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy"} {
+		if v := resp.Header.Get(name); v != "" {
+			w.Header().Set(name, v)
+		}
+	}
+	w.WriteHeader(resp.StatusCode)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := resp.Body.Read(buf)
+		if _, werr := w.Write(buf[:n]); werr != nil || err != nil {
+			return
+		}
+		_ = http.NewResponseController(w).Flush()
+	}
+}
