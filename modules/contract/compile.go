@@ -3,6 +3,7 @@ package contract
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"mime"
 	"os"
@@ -20,9 +21,10 @@ import (
 
 // compiledContract is a document made ready. It is immutable.
 type compiledContract struct {
-	router route.Router[*operation]
-	bases  []string
-	schema *body // of a plain JSON Schema: what every request must match
+	router     route.Router[*operation]
+	bases      []string
+	operations int
+	schema     *body // of a plain JSON Schema: what every request must match
 }
 
 // Destruct has nothing to release: requests may still hold the contract.
@@ -103,7 +105,7 @@ func fingerprint(files *openapi.Files, basePath string, plain bool) string {
 }
 
 func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) {
-	c := &compiledContract{bases: doc.Bases}
+	c := &compiledContract{bases: doc.Bases, operations: len(doc.Operations)}
 	if basePath != "" {
 		c.bases = []string{strings.TrimRight(basePath, "/")}
 	}
@@ -149,8 +151,8 @@ func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
 	var names []string
 	for _, t := range b.Types {
 		media, params, err := mime.ParseMediaType(t.Range)
-		if err != nil {
-			return nil, t.Schema.Errorf("content type %q: %w", t.Range, err)
+		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+			return nil, b.At.Errorf("content type %q is none: %w; write for example application/json", t.Range, err)
 		}
 		m := mediaType{media: media, params: params, json: isJSON(media), form: media == "application/x-www-form-urlencoded"}
 		if t.HasSchema && (m.json || m.form || strings.Contains(media, "*")) {

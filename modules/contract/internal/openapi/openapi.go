@@ -1,6 +1,7 @@
 package openapi
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
@@ -41,6 +42,7 @@ type Param struct {
 
 // Body is what an operation takes as its request body.
 type Body struct {
+	At       Node
 	Required bool
 	Types    []MediaType // in the order of how exactly they say what they take
 }
@@ -137,11 +139,10 @@ func bases(root Node) ([]string, error) {
 			v, _ := vars.Child(name)
 			raw = strings.ReplaceAll(raw, "{"+name+"}", v.Text("default"))
 		}
-		u, err := url.Parse(raw)
+		base, err := basePath(raw)
 		if err != nil {
-			return nil, s.Errorf("server url: %w", err)
+			return nil, s.Errorf("server url %q: %w", raw, err)
 		}
-		base := strings.TrimRight(u.EscapedPath(), "/")
 		if !slices.Contains(out, base) {
 			out = append(out, base)
 		}
@@ -150,6 +151,39 @@ func bases(root Node) ([]string, error) {
 		out = []string{""}
 	}
 	return out, nil
+}
+
+// basePath is the path of a server's URL. The host in front of it does not
+// matter here, and in real documents is often a template without an end.
+func basePath(raw string) (string, error) {
+	_, rest, found := strings.Cut(raw, "://")
+	if !found {
+		if rest, found = strings.CutPrefix(raw, "//"); !found {
+			rest = raw
+		}
+	}
+	path := rest
+	if found {
+		if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+			path = rest[slash:]
+		} else {
+			path = ""
+		}
+	}
+	path, _, _ = strings.Cut(path, "?")
+	path, _, _ = strings.Cut(path, "#")
+	if strings.ContainsAny(path, "{}") {
+		return "", errors.New("a variable in its path has no default; give the variable one, or set base_path")
+	}
+	u, err := url.Parse(path)
+	if err != nil {
+		return "", err
+	}
+	base := strings.TrimRight(u.EscapedPath(), "/")
+	if base != "" && base[0] != '/' {
+		base = "/" + base // relative to where the document is, which is here
+	}
+	return base, nil
 }
 
 type reader struct {
@@ -217,6 +251,9 @@ func readParams(at Node) ([]*Param, error) {
 			return nil, err
 		}
 		p := &Param{Name: n.Text("name"), In: n.Text("in"), Required: n.Flag("required", false), Style: n.Text("style"), AllowEmptyValue: n.Flag("allowEmptyValue", false)}
+		if _, named := n.Child("name"); named && p.Name == "" && !p.Required {
+			continue // exported so by some tools; nobody can send it
+		}
 		if p.Name == "" || defaultStyles[p.In] == "" {
 			if p.In == "querystring" { // OpenAPI 3.2
 				continue
@@ -261,7 +298,7 @@ func readBody(at Node) (*Body, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	b := &Body{Required: n.Flag("required", false)}
+	b := &Body{At: n, Required: n.Flag("required", false)}
 	content, _ := n.Child("content")
 	for _, name := range names(content.Value) {
 		media, _, err := content.Get(name)

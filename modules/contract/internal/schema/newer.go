@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // newer compiles 2019-09, 2020-12 and OpenAPI 3.1 by santhosh-tekuri/jsonschema.
@@ -42,7 +42,7 @@ func newNewer(d Dialect) *newer {
 	c.AssertFormat()
 	register(c)
 	c.UseLoader(refuse{})
-	c.UseRegexpEngine(func(p string) (jsonschema.Regexp, error) { return regexp.Compile(translate(p)) })
+	c.UseRegexpEngine(func(text string) (jsonschema.Regexp, error) { return pattern.Compile(text) })
 	out := &newer{compiler: c, places: make(map[string]openapi.Node), copied: make(map[string]any), added: make(map[string]bool)}
 	out.short = &shortener{known: make(map[string]*node), resolve: func(ref string) (any, bool) {
 		schema, ok := out.copied[ref]

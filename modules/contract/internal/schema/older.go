@@ -152,6 +152,9 @@ func sentence(e gojsonschema.ResultError) string {
 	case "pattern":
 		return "must match the pattern " + word("pattern")
 	case "format":
+		if p, ok := patternOf(word("format")); ok {
+			return "must match the pattern " + p.String()
+		}
 		return "must be in the format " + strings.TrimPrefix(word("format"), olderPrefix)
 	case "enum":
 		return "must be one of " + word("allowed")
