@@ -21,10 +21,10 @@ import (
 
 // compiledContract is a document made ready. It is immutable.
 type compiledContract struct {
-	router     route.Router[*operation]
-	bases      []string
-	operations int
-	schema     *body // of a plain JSON Schema: what every request must match
+	router route.Router[*operation]
+	bases  []string
+	all    []*operation
+	schema *body // of a plain JSON Schema: what every request must match
 }
 
 // Destruct has nothing to release: requests may still hold the contract.
@@ -105,7 +105,7 @@ func fingerprint(files *openapi.Files, basePath string, plain bool) string {
 }
 
 func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) {
-	c := &compiledContract{bases: doc.Bases, operations: len(doc.Operations)}
+	c := &compiledContract{bases: doc.Bases}
 	if basePath != "" {
 		c.bases = []string{strings.TrimRight(basePath, "/")}
 	}
@@ -138,6 +138,7 @@ func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) 
 				return nil, err
 			}
 		}
+		c.all = append(c.all, op)
 		if err := c.router.Add(o.Method, o.Path, op); err != nil {
 			return nil, o.At.Errorf("%w", err)
 		}
