@@ -95,6 +95,8 @@ func sets(token string) []set {
 			{"api identity require quota", api(identity, scopes, quota)},
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},
 			{"contract, identity, require, input, quota", api(routing, identity, quota)},
+			{"the same, responses compared as well", api(routing+" {\nresponses shadow\n}", identity, quota)},
+			{"api catalog, no log", api("log denied", "catalog")},
 			{"every stage off", api("log off", identity+" {\nmode off\n}", scopes+" {\nmode off\n}", quota+" {\nmode off\n}", "firewall {\nmode off\n}")},
 		}},
 		{"POST 1 KB of JSON", post("/orders", order1k), 0, []scenario{

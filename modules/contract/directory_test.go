@@ -98,7 +98,7 @@ func TestDirectory(t *testing.T) {
 		}
 		short := filepath.ToSlash(strings.TrimPrefix(strings.TrimPrefix(name, root), string(filepath.Separator)))
 		began := time.Now()
-		c, key, err := acquire(name, "", false)
+		c, key, err := acquire(name, "", false, false)
 		elapsed := time.Since(began)
 		took = append(took, elapsed)
 		if elapsed > slowest {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func unpercent(s string) (string, error) { return url.PathUnescape(s) }
@@ -26,6 +27,14 @@ type Operation struct {
 	Params   []*Param
 	Body     *Body
 	Security [][]Scheme // any one of them; nil when nothing is said
+
+	Deprecated, Sunset time.Time // since when, and until when; zero when nothing is said
+}
+
+// Response is one answer that an operation may give.
+type Response struct {
+	Status string // 200, 2XX or default
+	Types  []MediaType
 }
 
 // Param is one parameter.
@@ -233,9 +242,64 @@ func (r *reader) readPath(path string, item Node) ([]*Operation, error) {
 				return nil, err
 			}
 		}
+		if err := readDates(op); err != nil {
+			return nil, err
+		}
 		ops = append(ops, op)
 	}
 	return ops, nil
+}
+
+// readDates reads since when an operation is deprecated (x-deprecated-since)
+// and when it will stop (x-sunset).
+func readDates(op *Operation) (err error) {
+	if op.Deprecated, err = readDate(op.At, "x-deprecated-since"); err != nil {
+		return err
+	}
+	if op.Sunset, err = readDate(op.At, "x-sunset"); err != nil {
+		return err
+	}
+	if !op.Sunset.IsZero() && op.Sunset.Before(op.Deprecated) {
+		at, _ := op.At.Child("x-sunset")
+		return at.Errorf("x-sunset is before x-deprecated-since")
+	}
+	return nil
+}
+
+func readDate(at Node, word string) (time.Time, error) {
+	n, ok := at.Child(word)
+	if !ok {
+		return time.Time{}, nil
+	}
+	text, _ := n.Value.(string)
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, n.Errorf("%s %v is no date such as 2027-01-31", word, n.Value)
+}
+
+// Responses reads what an operation may answer. They are read only for those
+// who look at them.
+func (o *Operation) Responses() ([]Response, error) {
+	all, _ := o.At.Child("responses")
+	var out []Response
+	for _, status := range names(all.Value) {
+		if strings.HasPrefix(status, "x-") {
+			continue
+		}
+		n, _, err := all.Get(status)
+		if err != nil {
+			return nil, err
+		}
+		r := Response{Status: strings.ToUpper(status)}
+		if r.Types, err = readContent(n); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // defaultStyles are what a parameter is written in when it does not say.
@@ -299,6 +363,12 @@ func readBody(at Node) (*Body, error) {
 		return nil, err
 	}
 	b := &Body{At: n, Required: n.Flag("required", false)}
+	b.Types, err = readContent(n)
+	return b, err
+}
+
+func readContent(n Node) ([]MediaType, error) {
+	var out []MediaType
 	content, _ := n.Child("content")
 	for _, name := range names(content.Value) {
 		media, _, err := content.Get(name)
@@ -307,10 +377,10 @@ func readBody(at Node) (*Body, error) {
 		}
 		t := MediaType{Range: strings.ToLower(strings.TrimSpace(name))}
 		t.Schema, t.HasSchema = media.Child("schema")
-		b.Types = append(b.Types, t)
+		out = append(out, t)
 	}
-	slices.SortStableFunc(b.Types, func(x, y MediaType) int { return strings.Count(x.Range, "*") - strings.Count(y.Range, "*") })
-	return b, nil
+	slices.SortStableFunc(out, func(x, y MediaType) int { return strings.Count(x.Range, "*") - strings.Count(y.Range, "*") })
+	return out, nil
 }
 
 func (r *reader) readSecurity(at Node) ([][]Scheme, error) {

@@ -15,6 +15,7 @@ import (
 type bundle struct {
 	older     bool // siblings of $ref do not count
 	openapi30 bool
+	absent    string            // what marks members that need not be there
 	prefix    string            // of the references the copies use
 	names     map[string]string // of the copies, by place
 	define    func(name string, at openapi.Node, schema any) error
@@ -158,16 +159,16 @@ func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
 	return n.Value, nil
 }
 
-// notRequired takes members that are read-only out of required: a request does
-// not have to send them.
+// notRequired takes members that are read-only out of required, since a request
+// does not have to send them; and of a response those that are write-only.
 func (b *bundle) notRequired(n openapi.Node, out map[string]any) {
 	members, _ := n.Child("properties")
 	dropReadOnly(out, func(name string) bool {
 		member, ok, err := members.Get(name)
-		if direct, _ := members.Child(name); direct.Flag("readOnly", false) {
+		if direct, _ := members.Child(name); direct.Flag(b.absent, false) {
 			return true
 		}
-		return ok && err == nil && member.Flag("readOnly", false)
+		return ok && err == nil && member.Flag(b.absent, false)
 	})
 }
 
