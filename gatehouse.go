@@ -7,6 +7,7 @@ package gatehouse
 import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/api"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/canary"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/catalog"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/console"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/contract"

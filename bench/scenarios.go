@@ -96,6 +96,7 @@ func sets(token string) []set {
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},
 			{"all but firewall and schema", api(identity, scopes, quota)},
 			{"contract, identity, require, input, quota", api(routing, identity, quota)},
+			{"the same, responses compared as well", api(routing+" {\nresponses shadow\n}", identity, quota)},
 		}},
 		{"GET, one stage more than api", get, 0, []scenario{
 			{"plain Caddy", plain},
@@ -108,6 +109,7 @@ func sets(token string) []set {
 			{"quota", api("log denied", "quota per address 100000000/m burst 100000000")},
 			{"quota shared by a cluster", "cluster unix://REDIS\n" + api("log denied", "quota per address 100000000/m burst 100000000")},
 			{"canary", api("log denied", "canary next {\nweight 5%\nreverse_proxy UPSTREAM\n}")},
+			{"catalog", api("log denied", "catalog")},
 			{"every stage off", api("log off", identity+" {\nmode off\n}", scopes+" {\nmode off\n}", quota+" {\nmode off\n}", "firewall {\nmode off\n}")},
 		}},
 		{"GET of REST before a gRPC service", "GET /v1/orders/7 HTTP/1.1\r\n" + headers + "\r\n", 0, []scenario{

@@ -15,8 +15,10 @@ import (
 // The directives in the order of the walk, outermost first.
 var (
 	// beforeRedir comes first: checks that need no caller, on the request as it
-	// was sent, before anything rewrites it.
-	beforeRedir = []string{"reputation", "guard", "contract"}
+	// was sent, before anything rewrites it. catalog answers before the contract
+	// refuses its path and before anybody has to prove who they are: it is for
+	// those who have no credential yet.
+	beforeRedir = []string{"reputation", "guard", "catalog", "contract"}
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.

@@ -7,6 +7,7 @@ import (
 	_ "github.com/mholt/caddy-ratelimit"
 
 	_ "github.com/gatehouse-caddy/gatehouse"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/contract/diff" // caddy gatehouse contract diff
 )
 
 func main() { caddycmd.Main() }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
@@ -102,9 +103,23 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Routes.Provision(ctx); err != nil {
 		return fmt.Errorf("setting up api %q: %w", h.Name, err)
 	}
+	about := &gate.Description{API: h.Name, Owner: h.Owner, Text: h.Description, ProblemType: h.ProblemType, Stages: []gate.Stage{gate.API}}
+	gate.Visit(h.Routes, func(m caddyhttp.MiddlewareHandler) {
+		if proxy, ok := m.(*reverseproxy.Handler); ok {
+			if t, ok := proxy.Transport.(gate.Describer); ok {
+				t.Describe(about)
+			}
+		}
+	})
+	if err := gate.Introduce(h.Routes, about); err != nil {
+		return fmt.Errorf("setting up api %q: %w", h.Name, err)
+	}
 	h.chain = h.compile(ctx)
 	return nil
 }
+
+// Inner is the API's chain.
+func (h *Handler) Inner() caddyhttp.RouteList { return h.Routes }
 
 // compile links the handlers once. Caddy links those of a route anew for each
 // request, which only a route with a matcher needs, or a server that traces
@@ -177,4 +192,5 @@ var (
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ gate.Container              = (*Handler)(nil)
 )

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"strconv"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
@@ -30,6 +31,7 @@ func init() {
 //	    max_body   <size>
 //	    mode       enforce|shadow|off
 //	    input_mode enforce|shadow|off
+//	    responses  shadow [<percent>] | off
 //	}
 //	contract [<matcher>] schema <json schema file> {
 //	    max_body   <size>
@@ -63,8 +65,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parse.Into(d, &h.Mode)
 		case opt == "input_mode":
 			err = parse.Into(d, &h.InputMode)
+		case opt == "responses" && h.File != "":
+			err = h.parseResponses(d)
 		default:
-			known := []string{"base_path", "max_body", "mode", "input_mode"}
+			known := []string{"base_path", "max_body", "mode", "input_mode", "responses"}
 			if h.Schema != "" {
 				known = []string{"max_body", "input_mode"}
 			}
@@ -74,6 +78,30 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// parseResponses reads the option with the part of the bodies to look at.
+func (h *Handler) parseResponses(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	switch {
+	case len(args) == 0 || len(args) > 2 || args[0] == "off" && len(args) == 2:
+		return d.ArgErr()
+	case args[0] == "enforce":
+		return d.Err("responses cannot be enforced: an answer is on its way when it is looked at; expected shadow or off")
+	case args[0] != shadow && args[0] != "off":
+		return parse.Unknown(d, "responses", args[0], shadow, "off")
+	}
+	h.Responses = args[0]
+	if len(args) == 1 {
+		return nil
+	}
+	digits, percent := strings.CutSuffix(args[1], "%")
+	n, err := strconv.ParseFloat(digits, 64)
+	if err != nil || !percent || !(n > 0 && n <= 100) {
+		return d.Errf("responses shadow %q is not a share; write for example 10%%", args[1])
+	}
+	h.ResponseSample = n / 100
 	return nil
 }
 

@@ -3,6 +3,7 @@ package contract
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"mime"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/members"
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/param"
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/route"
@@ -22,6 +24,7 @@ import (
 type compiledContract struct {
 	router route.Router[*operation]
 	bases  []string
+	all    []*operation
 	schema *body // of a plain JSON Schema: what every request must match
 }
 
@@ -32,8 +35,10 @@ func (*compiledContract) Destruct() error { return nil }
 // one is what the other stages see.
 type operation struct {
 	gate.Operation
-	params []*parameter
-	body   *body
+	params    []*parameter
+	body      *body
+	responses []responseSpec // nil: not looked at
+	lifetime  lifetime
 }
 
 type parameter struct {
@@ -62,7 +67,7 @@ var contracts = caddy.NewUsagePool()
 
 // acquire compiles a document, or takes the one that was compiled from the
 // same bytes. The key it returns gives it back.
-func acquire(file, basePath string, plain bool) (*compiledContract, string, error) {
+func acquire(file, basePath string, plain, responses bool) (*compiledContract, string, error) {
 	main, err := openapi.ReadFile(file)
 	if err != nil {
 		if os.IsNotExist(err) {
@@ -77,12 +82,12 @@ func acquire(file, basePath string, plain bool) (*compiledContract, string, erro
 			return nil, "", err
 		}
 	}
-	key := fingerprint(files, basePath, plain)
+	key := fingerprint(files, basePath, plain, responses)
 	c, _, err := contracts.LoadOrNew(key, func() (caddy.Destructor, error) {
 		if plain {
 			return compileSchema(main, files)
 		}
-		return compile(read, basePath)
+		return compile(read, basePath, responses)
 	})
 	if err != nil {
 		return nil, "", err
@@ -93,16 +98,16 @@ func acquire(file, basePath string, plain bool) (*compiledContract, string, erro
 // fingerprint covers the main document and all that lies beside it under a
 // reference: reading the operations has followed those that matter to routing,
 // and schemas in other files are named with their content once read.
-func fingerprint(files *openapi.Files, basePath string, plain bool) string {
+func fingerprint(files *openapi.Files, basePath string, plain, responses bool) string {
 	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%q%v", basePath, plain)
+	_, _ = fmt.Fprintf(h, "%q%v%v", basePath, plain, responses)
 	for _, f := range files.Closure() {
 		_, _ = fmt.Fprintf(h, "%q%q", f.Name, f.Data)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) {
+func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledContract, error) {
 	c := &compiledContract{bases: doc.Bases}
 	if basePath != "" {
 		c.bases = []string{strings.TrimRight(basePath, "/")}
@@ -115,6 +120,7 @@ func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) 
 		dialect = schema.Draft2020
 	}
 	compiler := schema.NewCompiler(dialect)
+	answers := &answers{schema.NewResponseCompiler(dialect), members.NewBuilder()}
 	for _, o := range doc.Operations {
 		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security)}}
 		for _, p := range o.Params {
@@ -136,11 +142,20 @@ func compile(doc *openapi.Contract, basePath string) (*compiledContract, error) 
 				return nil, err
 			}
 		}
+		op.lifetime = lifetimeOf(o.Deprecated, o.Sunset)
+		if responses {
+			var err error
+			if op.responses, err = answers.compile(o); err != nil {
+				return nil, err
+			}
+		}
+		c.all = append(c.all, op)
 		if err := c.router.Add(o.Method, o.Path, op); err != nil {
 			return nil, o.At.Errorf("%w", err)
 		}
 	}
 	compiler.Finish()
+	answers.compiler.Finish()
 	return c, nil
 }
 
@@ -149,8 +164,8 @@ func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
 	var names []string
 	for _, t := range b.Types {
 		media, params, err := mime.ParseMediaType(t.Range)
-		if err != nil {
-			return nil, t.Schema.Errorf("content type %q: %w", t.Range, err)
+		if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+			return nil, b.At.Errorf("content type %q is none: %w; write for example application/json", t.Range, err)
 		}
 		m := mediaType{media: media, params: params, json: isJSON(media), form: media == "application/x-www-form-urlencoded"}
 		if t.HasSchema && (m.json || m.form || strings.Contains(media, "*")) {
@@ -163,6 +178,39 @@ func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
 		names = append(names, t.Range)
 	}
 	out.accept = strings.Join(names, ", ")
+	return out, nil
+}
+
+// answers compiles responses, which the compiler of requests cannot: other
+// members need not be there.
+type answers struct {
+	compiler *schema.Compiler
+	shapes   *members.Builder
+}
+
+func (a *answers) compile(o *openapi.Operation) (out []responseSpec, err error) {
+	all, err := o.Responses()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		spec := responseSpec{status: r.Status}
+		for _, t := range r.Types {
+			media, params, err := mime.ParseMediaType(t.Range)
+			if err != nil && !errors.Is(err, mime.ErrInvalidMediaParameter) {
+				return nil, o.At.Errorf("content type %q of response %s is none: %w; write for example application/json", t.Range, r.Status, err)
+			}
+			typ := responseType{mediaType: mediaType{media: media, params: params, json: isJSON(media)}}
+			if t.HasSchema && (typ.json || strings.Contains(media, "*")) {
+				if typ.schema, err = a.compiler.Compile(t.Schema); err != nil {
+					return nil, err
+				}
+				typ.members = a.shapes.Of(t.Schema)
+			}
+			spec.types = append(spec.types, typ)
+		}
+		out = append(out, spec)
+	}
 	return out, nil
 }
 

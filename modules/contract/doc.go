@@ -14,6 +14,10 @@
 // for them, up to max_body. Compiled contracts are shared by all sites and
 // reloads that use the same files.
 //
+// Comparing responses copies their JSON bodies, up to max_body each, and takes
+// at most half of the cores once the clients have them; what there is no time
+// for is counted and left.
+//
 // # How it fails
 //
 // A document that cannot be read, refers to what is not there, or holds a

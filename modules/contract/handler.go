@@ -36,15 +36,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if err := ex.Conclude(w, r, gate.Contract, mode, rule, denial, began); err != nil {
 			return err
 		}
-		if op == nil {
-			return next.ServeHTTP(w, r) // shadow: nothing is known to validate by
+	}
+	return h.serve(w, r, ex, c.op, func(w http.ResponseWriter) error {
+		switch {
+		case c.op == nil && c.body == nil: // shadow: nothing is known to validate by
+		case h.DeferInput:
+			ex.Later = c
+		default:
+			return c.serve(ex, w, r, next)
 		}
-	}
-	if h.DeferInput {
-		ex.Later = c
 		return next.ServeHTTP(w, r)
-	}
-	return c.serve(ex, w, r, next)
+	})
 }
 
 // match looks the operation up by the path as it was sent.

@@ -51,7 +51,7 @@ func handler(t testing.TB, doc string) *Handler {
 	if err := os.WriteFile(name, []byte(doc), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c, key, err := acquire(name, "", false)
+	c, key, err := acquire(name, "", false, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,11 +151,11 @@ func TestSharing(t *testing.T) {
 		}
 	}
 	write("openapi: 3.1.0\npaths: {/a: {get: {responses: {}}}}")
-	first, key1, err1 := acquire(name, "", false)
-	second, key2, err2 := acquire(name, "", false)
-	based, key3, err3 := acquire(name, "/v1", false)
+	first, key1, err1 := acquire(name, "", false, false)
+	second, key2, err2 := acquire(name, "", false, false)
+	based, key3, err3 := acquire(name, "/v1", false, false)
 	write("openapi: 3.1.0\npaths: {/b: {get: {responses: {}}}}")
-	edited, key4, err4 := acquire(name, "", false)
+	edited, key4, err4 := acquire(name, "", false, false)
 	if err1 != nil || err2 != nil || err3 != nil || err4 != nil {
 		t.Fatal(err1, err2, err3, err4)
 	}
@@ -228,7 +228,7 @@ func BenchmarkLoad(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				_, key, err := acquire(name, "", false)
+				_, key, err := acquire(name, "", false, false)
 				if err != nil {
 					b.Fatal(err)
 				}

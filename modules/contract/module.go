@@ -7,6 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -43,6 +44,16 @@ type Handler struct {
 	// `off`. Default: `enforce`.
 	InputMode gate.Mode `json:"input_mode,omitempty"`
 
+	// Whether responses are compared with the contract: `shadow` counts where
+	// they differ, `off` does not look. They are never refused or held back.
+	// Default: `off`.
+	Responses string `json:"responses,omitempty"`
+
+	// The part of the responses whose bodies are looked at, from above 0 to 1.
+	// Status and content type always are. Default: 1.
+	ResponseSample float64 `json:"response_sample,omitempty"`
+
+	logger   *zap.Logger
 	contract *compiledContract
 	key      string // of the contract that Cleanup gives back
 }
@@ -73,7 +84,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.MaxBody == 0 {
 		h.MaxBody = 1 << 20
 	}
-	if err := gate.RegisterMetrics(ctx); err != nil {
+	if h.Responses == "" {
+		h.Responses = "off"
+	}
+	if h.ResponseSample == 0 {
+		h.ResponseSample = 1
+	}
+	h.logger = ctx.Logger()
+	if err := gate.RegisterMetrics(ctx, driftTotal, lookedAt); err != nil {
 		return err
 	}
 	if (h.File == "") == (h.Schema == "") {
@@ -83,7 +101,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.Schema != "" {
 		name, plain = h.Schema, true
 	}
-	c, key, err := acquire(name, h.BasePath, plain)
+	c, key, err := acquire(name, h.BasePath, plain, h.Responses == shadow)
 	if err != nil {
 		return fmt.Errorf("contract: %w", err)
 	}
@@ -91,10 +109,22 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// shadow is the one way of looking at responses: they are on their way already.
+const shadow = "shadow"
+
 // Validate reports the first setting that makes no sense.
 func (h *Handler) Validate() error {
 	if h.MaxBody < 1 {
 		return errors.New("contract max_body must be at least 1 byte")
+	}
+	if h.Responses != shadow && h.Responses != "off" {
+		return fmt.Errorf("unrecognized responses %q; expected shadow or off", h.Responses)
+	}
+	if h.Schema != "" && h.Responses == shadow {
+		return errors.New("contract: a schema says nothing of responses")
+	}
+	if !(h.ResponseSample > 0 && h.ResponseSample <= 1) {
+		return fmt.Errorf("contract response_sample %g is not above 0 and at most 1", h.ResponseSample)
 	}
 	if h.BasePath != "" && h.BasePath[0] != '/' {
 		return fmt.Errorf("contract base_path %q does not begin with a slash", h.BasePath)

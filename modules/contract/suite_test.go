@@ -69,7 +69,7 @@ func TestRequestSuite(t *testing.T) {
 
 func suiteRequest(t *testing.T, spec, method, url string, headers []string, body string) (int, *operation) {
 	t.Helper()
-	contract, key, err := acquire(spec, "", false)
+	contract, key, err := acquire(spec, "", false, false)
 	if err != nil {
 		t.Errorf("%s: %v", filepath.Base(spec), err)
 		return 0, nil

@@ -155,3 +155,6 @@ func withCharset(media string, params map[string]string) string {
 	}
 	return media
 }
+
+// Describe tells that the stage may refuse, and nothing of what it looks for.
+func (h *Handler) Describe(d *gate.Description) { d.MayRefuse(h.Mode, gate.Firewall) }

@@ -234,3 +234,6 @@ func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	}
 	return nil
 }
+
+// Describe tells that the stage may refuse, and nothing of what it looks for.
+func (h *Handler) Describe(d *gate.Description) { d.MayRefuse(h.Mode, gate.Guard) }

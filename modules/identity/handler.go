@@ -241,3 +241,24 @@ func (h *Handler) refuse(d *gate.Denial, token, dpop bool) *gate.Denial {
 	d.Header = http.Header{"Www-Authenticate": challenges}
 	return d
 }
+
+// Describe tells consumers how they can prove who they are.
+func (h *Handler) Describe(d *gate.Description) {
+	d.MayRefuse(h.Mode, gate.Identity)
+	for _, name := range h.Issuers {
+		i := h.app.byName[name]
+		c := gate.Credential{Kind: "Bearer token", How: "Authorization: Bearer …"}
+		if i.Dev {
+			c.Kind = "Development token"
+		} else {
+			c.Issuer, c.Audience = i.URL, i.Audience
+		}
+		d.Credentials = append(d.Credentials, c)
+	}
+	if h.Keys {
+		d.Credentials = append(d.Credentials, gate.Credential{Kind: "API key", How: h.KeyHeader + ": …"})
+	}
+	if h.MTLS {
+		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Client certificate", How: "mutual TLS"})
+	}
+}

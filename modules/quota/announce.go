@@ -3,11 +3,13 @@ package quota
 import (
 	"net/http"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
 )
 
@@ -99,3 +101,69 @@ var (
 		Help: "Requests that wait for their turn in leaky quotas.",
 	}, func() float64 { return float64(waiters.Load()) })
 )
+
+// Describe tells consumers what they may have. A limit for unusual callers is
+// not told, since who knows it stays just below.
+func (h *Handler) Describe(d *gate.Description) {
+	d.MayRefuse(h.Mode, gate.Quota)
+	if h.Mode == gate.Off {
+		return
+	}
+	per := h.Per
+	if strings.Contains(per, "{") {
+		per = "caller"
+	}
+	if h.Rate != nil {
+		d.Limits = append(d.Limits, gate.Limit{Rate: h.Rate.words(), Per: per})
+		return
+	}
+	for _, p := range h.app.Plans {
+		note := ""
+		if h.app.plans[p.Name] == h.app.fallback {
+			note = "for callers without a plan"
+		}
+		d.Limits = append(d.Limits, gate.Limit{Plan: p.Name, Rate: p.words(), Per: per, Note: note})
+		for _, w := range p.When {
+			d.Limits = append(d.Limits, gate.Limit{Plan: p.Name, Rate: w.words(), Per: per, Note: w.note()})
+		}
+	}
+}
+
+// words says a rate as people do: 600 per minute, up to 100 at once.
+func (r Rate) words() string {
+	window := time.Duration(r.Window).String()
+	switch time.Duration(r.Window) {
+	case time.Second:
+		window = "second"
+	case time.Minute:
+		window = "minute"
+	case time.Hour:
+		window = "hour"
+	case 24 * time.Hour:
+		window = "day"
+	}
+	text := strconv.Itoa(r.Events) + " per " + window
+	switch {
+	case r.Leaky > 0:
+		text += ", " + strconv.Itoa(r.Leaky) + " may wait"
+	case r.Burst > 0 && r.Burst != r.Events:
+		text += ", up to " + strconv.Itoa(r.Burst) + " at once"
+	}
+	return text
+}
+
+// note says when a rate holds.
+func (w When) note() string {
+	var parts []string
+	if len(w.Country) > 0 {
+		parts = append(parts, "from "+strings.Join(w.Country, ", "))
+	}
+	if w.Hours != "" {
+		zone := w.TimeZone
+		if zone == "" {
+			zone = "UTC"
+		}
+		parts = append(parts, w.Hours+" "+zone)
+	}
+	return strings.Join(parts, ", ")
+}

@@ -80,3 +80,6 @@ func (h *Handler) decide(ex *gate.Exchange) (name string, _ *gate.Denial) {
 	}
 	return "", nil
 }
+
+// Describe tells that the stage may refuse, and nothing of what it looks for.
+func (h *Handler) Describe(d *gate.Description) { d.MayRefuse(h.Mode, gate.Reputation) }

@@ -129,3 +129,13 @@ func lacksScope(scopes []string) *gate.Denial {
 		Header: http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") + `"`}},
 	}
 }
+
+// Describe tells consumers what they need besides what the contract says.
+// Expressions stay inside: they may name what consumers must not know.
+func (h *Handler) Describe(d *gate.Description) {
+	d.MayRefuse(h.Mode, gate.Require)
+	if h.Mode == gate.Enforce {
+		d.Scopes = append(d.Scopes, h.Scopes...)
+		d.Roles = append(d.Roles, h.Roles...)
+	}
+}

@@ -214,3 +214,6 @@ func (y *try) rule() string {
 	}
 	return name
 }
+
+// Describe tells that upstreams may be left alone, and nothing of them.
+func (t *Transport) Describe(d *gate.Description) { d.MayRefuse(t.Mode, gate.Resilience) }

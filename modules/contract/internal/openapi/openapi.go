@@ -1,10 +1,12 @@
 package openapi
 
 import (
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func unpercent(s string) (string, error) { return url.PathUnescape(s) }
@@ -25,6 +27,14 @@ type Operation struct {
 	Params   []*Param
 	Body     *Body
 	Security [][]Scheme // any one of them; nil when nothing is said
+
+	Deprecated, Sunset time.Time // since when, and until when; zero when nothing is said
+}
+
+// Response is one answer that an operation may give.
+type Response struct {
+	Status string // 200, 2XX or default
+	Types  []MediaType
 }
 
 // Param is one parameter.
@@ -41,6 +51,7 @@ type Param struct {
 
 // Body is what an operation takes as its request body.
 type Body struct {
+	At       Node
 	Required bool
 	Types    []MediaType // in the order of how exactly they say what they take
 }
@@ -137,11 +148,10 @@ func bases(root Node) ([]string, error) {
 			v, _ := vars.Child(name)
 			raw = strings.ReplaceAll(raw, "{"+name+"}", v.Text("default"))
 		}
-		u, err := url.Parse(raw)
+		base, err := basePath(raw)
 		if err != nil {
-			return nil, s.Errorf("server url: %w", err)
+			return nil, s.Errorf("server url %q: %w", raw, err)
 		}
-		base := strings.TrimRight(u.EscapedPath(), "/")
 		if !slices.Contains(out, base) {
 			out = append(out, base)
 		}
@@ -150,6 +160,39 @@ func bases(root Node) ([]string, error) {
 		out = []string{""}
 	}
 	return out, nil
+}
+
+// basePath is the path of a server's URL. The host in front of it does not
+// matter here, and in real documents is often a template without an end.
+func basePath(raw string) (string, error) {
+	_, rest, found := strings.Cut(raw, "://")
+	if !found {
+		if rest, found = strings.CutPrefix(raw, "//"); !found {
+			rest = raw
+		}
+	}
+	path := rest
+	if found {
+		if slash := strings.IndexByte(rest, '/'); slash >= 0 {
+			path = rest[slash:]
+		} else {
+			path = ""
+		}
+	}
+	path, _, _ = strings.Cut(path, "?")
+	path, _, _ = strings.Cut(path, "#")
+	if strings.ContainsAny(path, "{}") {
+		return "", errors.New("a variable in its path has no default; give the variable one, or set base_path")
+	}
+	u, err := url.Parse(path)
+	if err != nil {
+		return "", err
+	}
+	base := strings.TrimRight(u.EscapedPath(), "/")
+	if base != "" && base[0] != '/' {
+		base = "/" + base // relative to where the document is, which is here
+	}
+	return base, nil
 }
 
 type reader struct {
@@ -199,9 +242,64 @@ func (r *reader) readPath(path string, item Node) ([]*Operation, error) {
 				return nil, err
 			}
 		}
+		if err := readDates(op); err != nil {
+			return nil, err
+		}
 		ops = append(ops, op)
 	}
 	return ops, nil
+}
+
+// readDates reads since when an operation is deprecated (x-deprecated-since)
+// and when it will stop (x-sunset).
+func readDates(op *Operation) (err error) {
+	if op.Deprecated, err = readDate(op.At, "x-deprecated-since"); err != nil {
+		return err
+	}
+	if op.Sunset, err = readDate(op.At, "x-sunset"); err != nil {
+		return err
+	}
+	if !op.Sunset.IsZero() && op.Sunset.Before(op.Deprecated) {
+		at, _ := op.At.Child("x-sunset")
+		return at.Errorf("x-sunset is before x-deprecated-since")
+	}
+	return nil
+}
+
+func readDate(at Node, word string) (time.Time, error) {
+	n, ok := at.Child(word)
+	if !ok {
+		return time.Time{}, nil
+	}
+	text, _ := n.Value.(string)
+	for _, layout := range []string{time.DateOnly, time.RFC3339} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, n.Errorf("%s %v is no date such as 2027-01-31", word, n.Value)
+}
+
+// Responses reads what an operation may answer. They are read only for those
+// who look at them.
+func (o *Operation) Responses() ([]Response, error) {
+	all, _ := o.At.Child("responses")
+	var out []Response
+	for _, status := range names(all.Value) {
+		if strings.HasPrefix(status, "x-") {
+			continue
+		}
+		n, _, err := all.Get(status)
+		if err != nil {
+			return nil, err
+		}
+		r := Response{Status: strings.ToUpper(status)}
+		if r.Types, err = readContent(n); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, nil
 }
 
 // defaultStyles are what a parameter is written in when it does not say.
@@ -217,6 +315,9 @@ func readParams(at Node) ([]*Param, error) {
 			return nil, err
 		}
 		p := &Param{Name: n.Text("name"), In: n.Text("in"), Required: n.Flag("required", false), Style: n.Text("style"), AllowEmptyValue: n.Flag("allowEmptyValue", false)}
+		if _, named := n.Child("name"); named && p.Name == "" && !p.Required {
+			continue // exported so by some tools; nobody can send it
+		}
 		if p.Name == "" || defaultStyles[p.In] == "" {
 			if p.In == "querystring" { // OpenAPI 3.2
 				continue
@@ -261,7 +362,13 @@ func readBody(at Node) (*Body, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
-	b := &Body{Required: n.Flag("required", false)}
+	b := &Body{At: n, Required: n.Flag("required", false)}
+	b.Types, err = readContent(n)
+	return b, err
+}
+
+func readContent(n Node) ([]MediaType, error) {
+	var out []MediaType
 	content, _ := n.Child("content")
 	for _, name := range names(content.Value) {
 		media, _, err := content.Get(name)
@@ -270,10 +377,10 @@ func readBody(at Node) (*Body, error) {
 		}
 		t := MediaType{Range: strings.ToLower(strings.TrimSpace(name))}
 		t.Schema, t.HasSchema = media.Child("schema")
-		b.Types = append(b.Types, t)
+		out = append(out, t)
 	}
-	slices.SortStableFunc(b.Types, func(x, y MediaType) int { return strings.Count(x.Range, "*") - strings.Count(y.Range, "*") })
-	return b, nil
+	slices.SortStableFunc(out, func(x, y MediaType) int { return strings.Count(x.Range, "*") - strings.Count(y.Range, "*") })
+	return out, nil
 }
 
 func (r *reader) readSecurity(at Node) ([][]Scheme, error) {

@@ -75,14 +75,15 @@ components:
 
 func TestReadErrors(t *testing.T) {
 	for doc, want := range map[string]string{
-		"":                          "empty",
-		"a: b: c":                   "api.yaml",
-		"a: 1\na: 2":                "api.yaml:2: \"a\" stands twice",
-		"[1]":                       "not an object",
-		"{\"a\":\n 1,}":             "api.yaml:2:",
-		"a: 1\nb: [1e-5000]":        "api.yaml:2: number with too large an exponent",
-		"{\n\"a\":\n1e999999}":      "api.yaml:2: number with too large an exponent",
-		"{} {}":                     "behind the document",
+		"":                     "empty",
+		"a: b: c":              "api.yaml",
+		"a: 1\na: 2":           "api.yaml:2: \"a\" stands twice",
+		"[1]":                  "not an object",
+		"{\"a\":\n 1,}":        "api.yaml:2:",
+		"a: 1\nb: [1e-5000]":   "api.yaml:2: number with too large an exponent",
+		"{\n\"a\":\n1e999999}": "api.yaml:2: number with too large an exponent",
+		"{} {}":                "behind the document",
+		`{"openapi":"3.0.0","paths":{"/a":{"get":{"parameters":[{"in":"query"}]}}}}`: "api.yaml:1 /paths/~1a/get/parameters/0: a parameter needs a name",
 		"swagger: \"2.0\"":          "Swagger 2.0 is not supported",
 		"info: {}":                  "no member openapi",
 		"openapi: 4.0.0":            "OpenAPI \"4.0.0\" is not supported",
@@ -154,4 +155,31 @@ func FuzzRead(f *testing.F) {
 			t.Fatalf("%v and %v", c, err)
 		}
 	})
+}
+
+// TestBasePaths are of servers in published documents.
+func TestBasePaths(t *testing.T) {
+	for raw, want := range map[string]string{
+		"https://api.example.com/v1/":                        "/v1",
+		"https://{accountName}.{environment}.example.com.br": "",
+		"https://{accountName}.example.com/api/io?x=/y":      "/api/io",
+		"//api.example.com/v2":                               "/v2",
+		"/v3":                                                "/v3", "/": "", "": "", "v4/": "/v4",
+	} {
+		if got, err := basePath(raw); err != nil || got != want {
+			t.Errorf("%q: %q, %v", raw, got, err)
+		}
+	}
+	_, err := read(t, "openapi: 3.0.0\nservers:\n  - url: https://api.example.com/{version}\npaths: {/a: {get: {}}}")
+	if err == nil || !strings.Contains(err.Error(), "api.yaml:3: server url \"https://api.example.com/{version}\": a variable in its path has no default") {
+		t.Error(err)
+	}
+}
+
+// TestUnnamedParameter is what some tools export; nobody can send it.
+func TestUnnamedParameter(t *testing.T) {
+	c, err := read(t, "openapi: 3.0.0\npaths: {/a: {get: {parameters: [{name: '', in: query}]}}}")
+	if err != nil || len(c.Operations[0].Params) != 0 {
+		t.Error(err)
+	}
 }

@@ -31,7 +31,8 @@ type File struct {
 	Name  string
 	Root  any
 	Data  []byte
-	lines map[string]int // by JSON pointer
+	lines map[string]int // by JSON pointer; of JSON, only once a line is asked for
+	json  []byte         // what to read lines from then
 }
 
 // ReadFile reads a file in YAML or JSON.
@@ -74,7 +75,7 @@ func (f *File) checkNumbers(v any, pointer string) error {
 	switch v := v.(type) {
 	case json.Number:
 		if _, err := strictjson.Decode([]byte(v), strictjson.Limits{}); err != nil {
-			return fmt.Errorf("%s:%d: %w", f.Name, f.Line(pointer), err)
+			return fmt.Errorf("%s: %w", f.place(pointer), err)
 		}
 	case map[string]any:
 		for name, item := range v {
@@ -108,17 +109,38 @@ func (f *File) readJSON(data []byte, skipped int) error {
 		}
 		return fmt.Errorf("%s:%d: %w", f.Name, 1+bytes.Count(f.Data[:min(int64(len(f.Data)), int64(skipped)+at)], []byte("\n")), err)
 	}
+	f.json = data
+	return nil
+}
+
+// number finds the lines of a JSON document. Most are never asked for, and they
+// take more memory than the largest documents themselves.
+func (f *File) number() {
+	data := f.json
+	f.json = nil
 	// JSON is YAML, as far as lines are concerned; where it is not, errors go
 	// without them.
 	var doc yaml.Node
-	if yaml.Unmarshal(data, &doc) == nil && len(doc.Content) > 0 {
+	if bytes.Count(data, []byte("\n")) > 1 && yaml.Unmarshal(data, &doc) == nil && len(doc.Content) > 0 {
 		_, _ = (&tree{file: f}).value(doc.Content[0], "", 0)
 	}
-	return nil
+}
+
+// place names a value: by its line, and where a document is all in one, by its
+// pointer too.
+func (f *File) place(pointer string) string {
+	where := f.Name + ":" + strconv.Itoa(f.Line(pointer))
+	if data := bytes.TrimSpace(f.Data); pointer != "" && data[0] == '{' && bytes.IndexByte(data, '\n') < 0 {
+		where += " " + pointer
+	}
+	return where
 }
 
 // Line is where the value at a pointer stands, or the nearest around it.
 func (f *File) Line(pointer string) int {
+	if f.json != nil {
+		f.number()
+	}
 	for {
 		if line, ok := f.lines[pointer]; ok {
 			return line
@@ -295,7 +317,7 @@ type Node struct {
 
 // Errorf is an error at the node's place.
 func (n Node) Errorf(format string, args ...any) error {
-	return fmt.Errorf("%s:%d: %w", n.File.Name, n.File.Line(n.Pointer), fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: %w", n.File.place(n.Pointer), fmt.Errorf(format, args...))
 }
 
 // Child is a member or element as it is written; ok tells whether it is there.

@@ -64,7 +64,7 @@ func (r *Router[V]) Add(method, template string, v V) error {
 	}
 	switch other, taken := at.leaf.methods[method]; {
 	case taken && other.template != template:
-		return fmt.Errorf("paths %q and %q cannot be told apart for %s", other.template, template, method)
+		return fmt.Errorf("paths %q and %q cannot be told apart for %s; OpenAPI allows only one of them", other.template, template, method)
 	case taken:
 		return fmt.Errorf("%s %s stands twice", method, template)
 	}
@@ -123,7 +123,7 @@ func (n *node[V]) child(seg string) (*node[V], error) {
 			return nil, fmt.Errorf("segment %q has braces that do not match", seg)
 		}
 		if k := len(p.parts); k > 0 && p.parts[k-1].name != "" {
-			return nil, fmt.Errorf("segment %q has parameters with nothing between them", seg)
+			return nil, fmt.Errorf("segment %q has parameters with nothing between them; describe them as one", seg)
 		}
 		p.parts = append(p.parts, part{name: rest[open+1 : end]})
 		rest = rest[end+1:]

@@ -1,11 +1,13 @@
 package schema
 
 import (
+	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // bundle copies schemas and what they refer to, so that the libraries find
@@ -13,6 +15,7 @@ import (
 type bundle struct {
 	older     bool // siblings of $ref do not count
 	openapi30 bool
+	absent    string            // what marks members that need not be there
 	prefix    string            // of the references the copies use
 	names     map[string]string // of the copies, by place
 	define    func(name string, at openapi.Node, schema any) error
@@ -91,6 +94,12 @@ func (b *bundle) schema(n openapi.Node) (any, error) {
 		out[word] = v
 	}
 	b.notRequired(n, out)
+	if b.older {
+		once(out)
+		if err := olderPattern(out); err != nil {
+			return nil, err
+		}
+	}
 	format, _ := m["format"].(string)
 	if b.older {
 		if delete(out, "format"); formats[format] != nil {
@@ -133,29 +142,33 @@ func (b *bundle) keyword(word string, n openapi.Node) (any, error) {
 				return nil, err
 			}
 			if word == "patternProperties" && b.older {
-				name = translate(name)
+				p, err := pattern.Compile(name)
+				if err != nil {
+					return nil, err
+				}
+				plain, ok := p.Plain()
+				if !ok {
+					return nil, c.Errorf("pattern %q looks around, which the names of patternProperties cannot do in this version of JSON Schema", name)
+				}
+				name = plain
 			}
 			out[name] = item
 		}
 		return out, nil
-	case string:
-		if word == "pattern" && b.older {
-			return translate(v), nil
-		}
 	}
 	return n.Value, nil
 }
 
-// notRequired takes members that are read-only out of required: a request does
-// not have to send them.
+// notRequired takes members that are read-only out of required, since a request
+// does not have to send them; and of a response those that are write-only.
 func (b *bundle) notRequired(n openapi.Node, out map[string]any) {
 	members, _ := n.Child("properties")
 	dropReadOnly(out, func(name string) bool {
 		member, ok, err := members.Get(name)
-		if direct, _ := members.Child(name); direct.Flag("readOnly", false) {
+		if direct, _ := members.Child(name); direct.Flag(b.absent, false) {
 			return true
 		}
-		return ok && err == nil && member.Flag("readOnly", false)
+		return ok && err == nil && member.Flag(b.absent, false)
 	})
 }
 
@@ -174,4 +187,24 @@ func dropReadOnly(m map[string]any, readOnly func(string) bool) {
 	if m["required"] = kept; len(kept) == 0 {
 		delete(m, "required") // draft 4 wants at least one
 	}
+}
+
+// once takes repeated values out of enum. Draft 4 forbids them, many documents
+// have them, and they change nothing.
+func once(m map[string]any) {
+	values, _ := m["enum"].([]any)
+	if len(values) < 2 {
+		return
+	}
+	seen := make(map[string]bool, len(values))
+	kept := make([]any, 0, len(values))
+	for _, v := range values {
+		text, err := json.Marshal(v)
+		if err == nil && seen[string(text)] {
+			continue
+		}
+		seen[string(text)] = true
+		kept = append(kept, v)
+	}
+	m["enum"] = kept
 }

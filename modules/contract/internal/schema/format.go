@@ -4,13 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/xeipuuv/gojsonschema"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // formats are those that are asserted, whatever the dialect: both libraries and
@@ -104,7 +105,7 @@ func (size bits) check(v any) error {
 }
 
 func isRegex(s string) bool {
-	_, err := regexp.Compile(translate(s))
+	_, err := pattern.Compile(s)
 	return err == nil
 }
 

@@ -1,12 +1,12 @@
 package schema
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // graph is how subschemas lead to each other. It finds, before any library sees
@@ -34,12 +34,12 @@ type vertex struct {
 
 // part is a subschema with the parts of a value that it is applied to.
 type part struct {
-	to     *vertex
-	which  selection
-	name   string         // for member
-	index  int            // for element and rest
-	known  map[string]any // for others: the members that have their own
-	regexp *regexp.Regexp // for matching
+	to    *vertex
+	which selection
+	name  string           // for member
+	index int              // for element and rest
+	known map[string]any   // for others: the members that have their own
+	names *pattern.Pattern // for matching
 }
 
 type selection uint8
@@ -104,7 +104,12 @@ func (g *graph) vertex(n openapi.Node) (*vertex, error) {
 			return nil, err
 		}
 	}
-	if p, ok := m["pattern"].(string); ok {
+	if p, ok := m["pattern"]; ok {
+		p, ok := p.(string)
+		if !ok {
+			at, _ := n.Child("pattern")
+			return nil, at.Errorf("pattern must be a text")
+		}
 		if err := usable(n, "pattern", p); err != nil {
 			return nil, err
 		}
@@ -161,7 +166,10 @@ func (g *graph) members(v *vertex, m map[string]any) error {
 		}
 	}
 	err = g.each(n, "patternProperties", func(c *vertex, p string) {
-		v.parts = append(v.parts, part{to: c, which: matching, regexp: regexp.MustCompile(translate(p))})
+		compiled, err := pattern.Compile(p)
+		if err == nil { // it was usable just before
+			v.parts = append(v.parts, part{to: c, which: matching, names: compiled})
+		}
 	})
 	if err != nil {
 		return err

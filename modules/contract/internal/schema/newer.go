@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // newer compiles 2019-09, 2020-12 and OpenAPI 3.1 by santhosh-tekuri/jsonschema.
@@ -23,7 +23,8 @@ type newer struct {
 	places   map[string]openapi.Node // of the copies, by URL
 	copied   map[string]any          // the copies, by URL
 	short    *shortener
-	inPlace  bool            // copies would not mean the same
+	inPlace  bool // copies would not mean the same
+	absent   string
 	added    map[string]bool // files that are used as they are, by URL
 }
 
@@ -33,7 +34,7 @@ const (
 	copies = "copy:///"
 )
 
-func newNewer(d Dialect) *newer {
+func newNewer(d Dialect, absent string) *newer {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	if d == Draft2019 {
@@ -42,13 +43,13 @@ func newNewer(d Dialect) *newer {
 	c.AssertFormat()
 	register(c)
 	c.UseLoader(refuse{})
-	c.UseRegexpEngine(func(p string) (jsonschema.Regexp, error) { return regexp.Compile(translate(p)) })
-	out := &newer{compiler: c, places: make(map[string]openapi.Node), copied: make(map[string]any), added: make(map[string]bool)}
+	c.UseRegexpEngine(func(text string) (jsonschema.Regexp, error) { return pattern.Compile(text) })
+	out := &newer{compiler: c, places: make(map[string]openapi.Node), copied: make(map[string]any), absent: absent, added: make(map[string]bool)}
 	out.short = &shortener{known: make(map[string]*node), resolve: func(ref string) (any, bool) {
 		schema, ok := out.copied[ref]
 		return schema, ok
 	}}
-	out.copies = &bundle{prefix: copies, names: make(map[string]string), define: func(name string, at openapi.Node, schema any) error {
+	out.copies = &bundle{absent: absent, prefix: copies, names: make(map[string]string), define: func(name string, at openapi.Node, schema any) error {
 		out.places[copies+name], out.copied[copies+name] = at, schema
 		return c.AddResource(copies+name, schema)
 	}}
@@ -117,7 +118,7 @@ func (c *newer) compileInPlace(n openapi.Node) (*jsonschema.Schema, error) {
 			continue
 		}
 		c.added[url] = true
-		if err := c.compiler.AddResource(url, withoutReadOnly(f.Root)); err != nil {
+		if err := c.compiler.AddResource(url, without(f.Root, c.absent)); err != nil {
 			return nil, err
 		}
 	}
@@ -129,25 +130,25 @@ func address(f *openapi.File) string {
 	return base + strings.TrimLeft(strings.ReplaceAll(f.Name, "\\", "/"), "/")
 }
 
-// withoutReadOnly copies a document with read-only members not required.
-func withoutReadOnly(v any) any {
+// without copies a document with members not required that are marked.
+func without(v any, mark string) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for name, item := range v {
-			out[name] = withoutReadOnly(item)
+			out[name] = without(item, mark)
 		}
 		members, _ := v["properties"].(map[string]any)
 		dropReadOnly(out, func(name string) bool {
 			member, _ := members[name].(map[string]any)
-			ro, _ := member["readOnly"].(bool)
+			ro, _ := member[mark].(bool)
 			return ro
 		})
 		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, item := range v {
-			out[i] = withoutReadOnly(item)
+			out[i] = without(item, mark)
 		}
 		return out
 	}

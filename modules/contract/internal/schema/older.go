@@ -18,10 +18,10 @@ type older struct{ schema *gojsonschema.Schema }
 // compileOlder bundles the schema with all it refers to into one document, so
 // that the library has nothing to load: it would follow references to the
 // network and to files.
-func compileOlder(n openapi.Node, d Dialect) (Schema, error) {
+func compileOlder(n openapi.Node, d Dialect, absent string) (Schema, error) {
 	definitions := make(map[string]any)
 	b := &bundle{
-		older: true, openapi30: d == OpenAPI30, names: make(map[string]string), prefix: "#/definitions/",
+		older: true, absent: absent, openapi30: d == OpenAPI30, names: make(map[string]string), prefix: "#/definitions/",
 		define: func(name string, _ openapi.Node, schema any) error { definitions[name] = schema; return nil },
 	}
 	root, err := b.schema(n)
@@ -152,6 +152,9 @@ func sentence(e gojsonschema.ResultError) string {
 	case "pattern":
 		return "must match the pattern " + word("pattern")
 	case "format":
+		if p, ok := patternOf(word("format")); ok {
+			return "must match the pattern " + p.String()
+		}
 		return "must be in the format " + strings.TrimPrefix(word("format"), olderPrefix)
 	case "enum":
 		return "must be one of " + word("allowed")

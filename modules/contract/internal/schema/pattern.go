@@ -1,61 +1,84 @@
 package schema
 
 import (
-	"regexp"
+	"errors"
 	"strings"
+	"sync"
+
+	"github.com/xeipuuv/gojsonschema"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/openapi"
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
-// usable reports a pattern that Go's regular expressions do not understand, at
-// its place. They take linear time, which is why nothing else is used: what a
-// client sends must not decide how long a match takes.
-func usable(n openapi.Node, word, pattern string) error {
-	_, err := regexp.Compile(translate(pattern))
-	if err == nil {
+// usable reports a pattern that cannot be matched in linear time, at its place:
+// what a client sends must not decide how long a match takes.
+func usable(n openapi.Node, word, text string) error {
+	if _, err := pattern.Compile(text); err != nil {
+		at, _ := n.Child(word)
+		return at.Errorf("pattern %q: %w", text, err)
+	}
+	return nil
+}
+
+// gojsonschema compiles patterns by itself, so that what Go's syntax cannot say
+// reaches it as a format with the pattern in its name.
+const patternFormat = olderPrefix + "pattern:"
+
+// maxOwn bounds the patterns of that kind over all contracts and reloads: the
+// library knows formats for the whole process.
+const maxOwn = 20_000
+
+var (
+	ownLock sync.Mutex
+	own     = make(map[string]bool)
+)
+
+// asFormat makes a pattern known under the name of a format.
+func asFormat(p *pattern.Pattern) (string, error) {
+	name := patternFormat + p.String()
+	ownLock.Lock()
+	defer ownLock.Unlock()
+	if !own[name] {
+		if len(own) == maxOwn {
+			return "", errors.New("too many different patterns that look around; restart the gateway to forget those of earlier contracts")
+		}
+		own[name] = true
+		gojsonschema.FormatCheckers.Add(name, checker(p.MatchString))
+	}
+	return name, nil
+}
+
+// olderPattern writes a pattern for gojsonschema into the copy of a schema.
+func olderPattern(out map[string]any) error {
+	text, ok := out["pattern"].(string)
+	if !ok {
 		return nil
 	}
-	at, _ := n.Child(word)
-	if strings.Contains(pattern, "(?=") || strings.Contains(pattern, "(?!") || strings.Contains(pattern, "(?<=") || strings.Contains(pattern, "(?<!") {
-		return at.Errorf("pattern %q looks around, which is not supported; write it as allOf with several patterns", pattern)
+	p, err := pattern.Compile(text)
+	if err != nil {
+		return err
 	}
-	return at.Errorf("pattern %q: %w", pattern, err)
+	if plain, ok := p.Plain(); ok {
+		out["pattern"] = plain
+		return nil
+	}
+	name, err := asFormat(p)
+	if err != nil {
+		return err
+	}
+	delete(out, "pattern")
+	all, _ := out["allOf"].([]any)
+	out["allOf"] = append([]any{map[string]any{"format": name}}, all...)
+	return nil
 }
 
-// translate says in Go's syntax what JSON Schema's, which is JavaScript's,
-// writes differently: \u00e9 and \cA.
-func translate(pattern string) string {
-	if !strings.Contains(pattern, `\u`) && !strings.Contains(pattern, `\c`) {
-		return pattern
+// patternOf is the pattern that a format of ours stands for.
+func patternOf(format string) (*pattern.Pattern, bool) {
+	text, ok := strings.CutPrefix(format, patternFormat)
+	if !ok {
+		return nil, false
 	}
-	var b strings.Builder
-	for i := 0; i < len(pattern); i++ {
-		if pattern[i] != '\\' || i+1 == len(pattern) {
-			b.WriteByte(pattern[i])
-			continue
-		}
-		i++ // the escaped character
-		switch c := pattern[i]; {
-		case c == 'u' && i+4 < len(pattern) && isHex(pattern[i+1:i+5]):
-			b.WriteString(`\x{` + pattern[i+1:i+5] + `}`)
-			i += 4
-		case c == 'c' && i+1 < len(pattern) && pattern[i+1]|0x20 >= 'a' && pattern[i+1]|0x20 <= 'z':
-			const hex = "0123456789abcdef"
-			b.WriteString(`\x` + string(hex[pattern[i+1]&0x1f>>4]) + string(hex[pattern[i+1]&0xf]))
-			i++
-		default:
-			b.WriteByte('\\')
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
-}
-
-func isHex(s string) bool {
-	for _, c := range []byte(s) {
-		if (c < '0' || c > '9') && (c|0x20 < 'a' || c|0x20 > 'f') {
-			return false
-		}
-	}
-	return true
+	p, err := pattern.Compile(text)
+	return p, err == nil
 }

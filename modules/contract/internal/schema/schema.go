@@ -61,14 +61,24 @@ func DialectOf(root any) (Dialect, error) {
 // concurrently.
 type Compiler struct {
 	dialect Dialect
+	absent  string // members marked so need not be there
 	newer   *newer
 	graph   *graph
 	ready   map[string]Schema // by place: operations share components
 }
 
-// NewCompiler compiles schemas in a dialect.
+// NewCompiler compiles schemas in a dialect, for requests: members that are
+// readOnly need not be there.
 func NewCompiler(d Dialect) *Compiler {
-	return &Compiler{dialect: d, graph: newGraph(), ready: make(map[string]Schema)}
+	return &Compiler{dialect: d, absent: "readOnly", graph: newGraph(), ready: make(map[string]Schema)}
+}
+
+// NewResponseCompiler is NewCompiler for responses: members that are writeOnly
+// need not be there.
+func NewResponseCompiler(d Dialect) *Compiler {
+	c := NewCompiler(d)
+	c.absent = "writeOnly"
+	return c
 }
 
 // Compile makes the schema at a node ready.
@@ -93,11 +103,11 @@ func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 	var s Schema
 	if c.dialect == Draft2019 || c.dialect == Draft2020 {
 		if c.newer == nil {
-			c.newer = newNewer(c.dialect)
+			c.newer = newNewer(c.dialect, c.absent)
 		}
 		s, err = c.newer.compile(at)
 	} else {
-		s, err = compileOlder(at, c.dialect)
+		s, err = compileOlder(at, c.dialect, c.absent)
 	}
 	if err != nil {
 		return nil, at.Errorf("compiling the schema: %w", err)

@@ -2,11 +2,12 @@ package schema
 
 import (
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // shortcut accepts most valid values in much less time than the libraries need
@@ -38,7 +39,7 @@ type node struct {
 	kinds    kinds
 	enum     []any // of values that are not lists or objects; nil if there is none
 	format   func(string) bool
-	patterns []*regexp.Regexp
+	patterns []*pattern.Pattern
 	length   span
 	least    *bound
 	most     *bound

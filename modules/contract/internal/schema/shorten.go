@@ -3,8 +3,9 @@ package schema
 import (
 	"encoding/json"
 	"math"
-	"regexp"
 	"strings"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/contract/internal/pattern"
 )
 
 // shortener makes shortcuts of schemas as a bundle has copied them.
@@ -62,8 +63,8 @@ func (c *shortener) keyword(n *node, schema map[string]any, word string, v any) 
 	case "format":
 		return c.format(n, v)
 	case "pattern":
-		pattern, _ := v.(string)
-		p, err := regexp.Compile(translate(pattern))
+		text, _ := v.(string)
+		p, err := pattern.Compile(text)
 		n.patterns = append(n.patterns, p)
 		return err == nil
 	case "minLength":
@@ -178,6 +179,10 @@ func (c *shortener) values(n *node, v any) bool {
 
 func (c *shortener) format(n *node, v any) bool {
 	name, ok := v.(string)
+	if p, is := patternOf(name); is {
+		n.patterns = append(n.patterns, p)
+		return true
+	}
 	if c.older {
 		name = strings.TrimPrefix(name, olderPrefix)
 	}

@@ -114,7 +114,7 @@ func (m *meter) members(p *part, value map[string]any) (sum float64) {
 		sum = float64(len(value)) * p.to.flat
 	case matching:
 		for name, item := range value {
-			if p.regexp.MatchString(name) {
+			if p.names.MatchString(name) {
 				sum += m.cost(p.to, item)
 			}
 		}
