@@ -3,6 +3,7 @@
 package parse
 
 import (
+	"fmt"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -54,10 +55,15 @@ func Matcher(h httpcaddyfile.Helper) (caddy.ModuleMap, error) {
 // Unknown answers a word that nothing knows with its place and the words that
 // are known, the likeliest one first.
 func Unknown(d *caddyfile.Dispenser, what, word string, known ...string) error {
+	return d.Err(Misspelt(what, word, known...))
+}
+
+// Misspelt is what Unknown says, for files that are no Caddyfiles.
+func Misspelt(what, word string, known ...string) string {
 	if near := nearest(word, known); near != "" {
-		return d.Errf("unrecognized %s %q; did you mean %q? Expected %s", what, word, near, list(known))
+		return fmt.Sprintf("unrecognized %s %q; did you mean %q? Expected %s", what, word, near, list(known))
 	}
-	return d.Errf("unrecognized %s %q; expected %s", what, word, list(known))
+	return fmt.Sprintf("unrecognized %s %q; expected %s", what, word, list(known))
 }
 
 func list(words []string) string {

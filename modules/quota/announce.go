@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/quota/internal/bucket"
 )
 
@@ -72,6 +73,9 @@ func wait(r *http.Request, d time.Duration) bool {
 		return false
 	}
 	defer waiters.Add(-1)
+	if gate.Skip(d) {
+		return true
+	}
 	turn := time.NewTimer(d)
 	defer turn.Stop()
 	select {
