@@ -1,0 +1,193 @@
+package policytest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/cli"
+)
+
+func init() {
+	cli.Add(testCommand)
+	cli.Add(auditCommand)
+}
+
+// How a command ends.
+const (
+	exitFine   = 0
+	exitFailed = 1 // cases failed, or findings count
+	exitWrong  = 2 // it could not be run as it was asked to
+)
+
+// TestOptions say which cases to run.
+type TestOptions struct {
+	Dir    string // where files of cases are looked for, in all folders below
+	Config string // the configuration for all of them; default: what each file says
+	Run    string // a regular expression of the names of cases; default: all
+	JUnit  string // a file to write results to; default: none
+}
+
+func testCommand() *cobra.Command {
+	var o TestOptions
+	cmd := &cobra.Command{
+		Use:   "test [--config <file>] [--run <regexp>] [--junit <file>] [<dir>]",
+		Short: "Runs the policy tests of a configuration",
+		Long: "Runs the cases in all *" + Suffix + " of a folder, and the folders below, through the stages of the configuration beside each file.\n" +
+			"Nothing listens and nothing is dialled. Ends with 1 when a case fails and with 2 when one cannot be run.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 1:
+				o.Dir = args[0]
+			case o.Config != "":
+				o.Dir = filepath.Dir(o.Config)
+			default:
+				o.Dir = "."
+			}
+			return end(cmd, Test(cmd.OutOrStdout(), o))
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&o.Config, "config", "c", "", "configuration file; default: what each file of cases says, or the Caddyfile beside it")
+	flags.StringVar(&o.Run, "run", "", "run only cases whose name matches this regular expression")
+	flags.StringVar(&o.JUnit, "junit", "", "write the results to this file, as JUnit does")
+	return cmd
+}
+
+// end ends a command with a status, having said all there is to say.
+func end(cmd *cobra.Command, status int) error {
+	if status == exitFine {
+		return nil
+	}
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true
+	if status == exitFailed {
+		return errors.New("failed")
+	}
+	return caddycmd.WrapCommandFuncForCobra(func(caddycmd.Flags) (int, error) { return status, nil })(cmd, nil)
+}
+
+// Test runs the cases and returns the status to end with: 0, 1 when a case
+// failed, 2 when something could not be run. It holds the time of the whole
+// process meanwhile: nothing else may be served by it.
+func Test(out io.Writer, o TestOptions) int {
+	began := time.Now()
+	runs, err := o.all()
+	if err != nil {
+		_, _ = fmt.Fprintln(out, err)
+		return exitWrong
+	}
+	took := time.Since(began)
+	report(out, runs, took)
+	if o.JUnit != "" {
+		if err := writeJUnit(o.JUnit, runs, took); err != nil {
+			_, _ = fmt.Fprintln(out, err)
+			return exitWrong
+		}
+	}
+	status := exitFine
+	for _, r := range runs {
+		switch {
+		case r.err != nil:
+			return exitWrong
+		case r.failed() > 0:
+			status = exitFailed
+		}
+	}
+	return status
+}
+
+func (o *TestOptions) all() ([]*run, error) {
+	only, err := regexp.Compile(o.Run)
+	if err != nil {
+		return nil, fmt.Errorf("--run: %w", err)
+	}
+	files, err := find(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	configs := map[string]*config{}
+	var runs []*run
+	ran := 0
+	for _, name := range files {
+		r := &run{suite: &suite{name: name}}
+		runs = append(runs, r)
+		s, err := readSuite(name)
+		if err != nil {
+			r.err = err
+			continue
+		}
+		if r.suite = s; o.Config != "" {
+			s.config = o.Config
+		}
+		if configs[s.config] == nil {
+			if configs[s.config], r.err = readConfig(s.config); r.err != nil {
+				configs[s.config] = nil // the next file is told too
+				r.err = fmt.Errorf("%s: %w", name, r.err)
+				continue
+			}
+		}
+		r.play(configs[s.config], only)
+		ran += len(r.results)
+	}
+	if ran == 0 && !slices.ContainsFunc(runs, func(r *run) bool { return r.err != nil }) {
+		return nil, fmt.Errorf("no case's name matches --run %q", o.Run)
+	}
+	return runs, nil
+}
+
+// play runs the cases of a file.
+func (r *run) play(c *config, only *regexp.Regexp) {
+	if r.err = r.check(c); r.err != nil {
+		return
+	}
+	release, err := c.keep()
+	if err != nil {
+		r.err = err
+		return
+	}
+	defer release()
+	for _, tc := range r.cases {
+		if !only.MatchString(tc.name) {
+			continue
+		}
+		res, err := r.suite.play(c, tc)
+		if err != nil {
+			r.err = err
+			return
+		}
+		r.results = append(r.results, res)
+	}
+}
+
+// find lists the files of cases in a folder and those below, in order.
+func find(dir string) (files []string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && path != dir && strings.HasPrefix(d.Name(), "."):
+			return fs.SkipDir
+		case !d.IsDir() && strings.HasSuffix(d.Name(), Suffix):
+			files = append(files, path)
+		}
+		return nil
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("%s does not exist", dir)
+	}
+	if err == nil && len(files) == 0 {
+		return nil, fmt.Errorf("there is no *%s in %s", Suffix, dir)
+	}
+	return files, err
+}
