@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -79,14 +80,18 @@ func (o *AuditOptions) look() ([]finding, error) {
 			return nil, errors.New("--skip: " + parse.Misspelt("check", id, known...))
 		}
 	}
-	if _, err := os.Stat(o.Config); err != nil {
+	var a *audit
+	if err := inFolderOf(o.Config, func(file string) error {
+		c, err := readConfig(file)
+		if err != nil {
+			return err
+		}
+		a, err = newAudit(c)
+		return err
+	}); err != nil {
 		return nil, err
 	}
-	c, err := readConfig(o.Config)
-	if err != nil {
-		return nil, err
-	}
-	a, err := newAudit(c)
+	back, err := os.Getwd()
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +101,11 @@ func (o *AuditOptions) look() ([]finding, error) {
 		}
 		a.check = ch
 		ch.run(a)
+	}
+	for i, f := range a.findings { // as whoever asked would call them
+		if rel, err := filepath.Rel(back, f.file); err == nil {
+			a.findings[i].file = rel
+		}
 	}
 	slices.SortStableFunc(a.findings, func(x, y finding) int {
 		if n := strings.Compare(x.file, y.file); n != 0 {

@@ -130,14 +130,18 @@ func (o *TestOptions) all() ([]*run, error) {
 		if r.suite = s; o.Config != "" {
 			s.config = o.Config
 		}
-		if configs[s.config] == nil {
-			if configs[s.config], r.err = readConfig(s.config); r.err != nil {
-				configs[s.config] = nil // the next file is told too
-				r.err = fmt.Errorf("%s: %w", name, r.err)
-				continue
+		if r.err = inFolderOf(s.config, func(config string) error {
+			if configs[config] == nil {
+				c, err := readConfig(config)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				configs[config] = c
 			}
+			return r.play(configs[config], only)
+		}); r.err != nil {
+			continue
 		}
-		r.play(configs[s.config], only)
 		ran += len(r.results)
 	}
 	if ran == 0 && !slices.ContainsFunc(runs, func(r *run) bool { return r.err != nil }) {
@@ -146,15 +150,31 @@ func (o *TestOptions) all() ([]*run, error) {
 	return runs, nil
 }
 
+// inFolderOf does something as if Caddy had been started in the folder of a
+// configuration: that is where Caddy's own directives look for relative names.
+func inFolderOf(file string, do func(file string) error) (err error) {
+	if file, err = filepath.Abs(file); err != nil {
+		return err
+	}
+	back, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if err := os.Chdir(filepath.Dir(file)); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.Chdir(back)) }()
+	return do(file)
+}
+
 // play runs the cases of a file.
-func (r *run) play(c *config, only *regexp.Regexp) {
-	if r.err = r.check(c); r.err != nil {
-		return
+func (r *run) play(c *config, only *regexp.Regexp) error {
+	if err := r.check(c); err != nil {
+		return err
 	}
 	release, err := c.keep()
 	if err != nil {
-		r.err = err
-		return
+		return err
 	}
 	defer release()
 	for _, tc := range r.cases {
@@ -163,11 +183,11 @@ func (r *run) play(c *config, only *regexp.Regexp) {
 		}
 		res, err := r.suite.play(c, tc)
 		if err != nil {
-			r.err = err
-			return
+			return err
 		}
 		r.results = append(r.results, res)
 	}
+	return nil
 }
 
 // find lists the files of cases in a folder and those below, in order.
