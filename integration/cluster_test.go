@@ -48,7 +48,15 @@ func runGateway(file string) error {
 func node(t *testing.T, global, site string) *gateway {
 	t.Helper()
 	gw := prepare(t)
-	file := gw.write(t, "Caddyfile", gw.caddyfile(global, site))
+	gw.process(t, gw.caddyfile(global, site))
+	return gw
+}
+
+// process runs a Caddyfile in a process of its own, which ends with the test or
+// with what it returns.
+func (g *gateway) process(t *testing.T, caddyfile string) (kill func()) {
+	t.Helper()
+	file := g.write(t, "Caddyfile", caddyfile)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), gatewayEnv+"="+file)
 	cmd.Stderr = os.Stderr
@@ -70,7 +78,7 @@ func node(t *testing.T, global, site string) *gateway {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("the gateway says %q, %v", line, err)
 	}
-	return gw
+	return func() { _ = cmd.Process.Kill() }
 }
 
 // redis is a real redis-server on a socket.

@@ -86,8 +86,9 @@ func newAudit(c *config) (*audit, error) {
 	return a, err
 }
 
-// lineOf is the first line with these words, one behind the other, and the
-// first line of all where there is none.
+// lineOf is the first line with these words, one behind the other. Where there
+// is none, the words may come from a snippet's arguments: the last one counts,
+// or else the first line of all.
 func (a *audit) lineOf(words ...string) int {
 	for i := range a.lines {
 		if i+len(words) > len(a.lines) {
@@ -99,6 +100,12 @@ func (a *audit) lineOf(words ...string) int {
 		}
 		if found {
 			return a.lines[i].Line
+		}
+	}
+	last := words[len(words)-1]
+	for _, t := range a.lines {
+		if t.Text == last {
+			return t.Line
 		}
 	}
 	return 1

@@ -23,6 +23,7 @@ const Suffix = ".test.yaml"
 type suite struct {
 	name   string
 	config string // the configuration they are about
+	env    map[string]string
 	cases  []*testCase
 }
 
@@ -135,6 +136,7 @@ func parseSuite(name string, data []byte) (*suite, error) {
 				s.config = filepath.Join(filepath.Dir(name), s.config)
 			}
 		}},
+		{"env", func(n *yaml.Node) { s.env = r.env(n) }},
 		{"clock", func(n *yaml.Node) { r.time(n, "clock", &clock) }},
 		{"callers", r.named},
 		{"cases", func(n *yaml.Node) { cases = n }},
@@ -240,6 +242,21 @@ func (r *caseReader) complete(s *step) {
 	if s.expect == nil {
 		r.fail(s.line, "nothing is expected; a case that asserts nothing shows nothing")
 	}
+}
+
+// env reads what the environment has while the cases run.
+func (r *caseReader) env(n *yaml.Node) map[string]string {
+	env := map[string]string{}
+	if n.Kind != yaml.MappingNode {
+		r.fail(n.Line, "env must be an object of names")
+		return nil
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		var value string
+		r.text(resolved(n.Content[i+1]), n.Content[i].Value, &value)
+		env[n.Content[i].Value] = value
+	}
+	return env
 }
 
 func (r *caseReader) named(n *yaml.Node) {

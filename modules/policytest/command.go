@@ -131,14 +131,21 @@ func (o *TestOptions) all() ([]*run, error) {
 			s.config = o.Config
 		}
 		if r.err = inFolderOf(s.config, func(config string) error {
-			if configs[config] == nil {
-				c, err := readConfig(config)
-				if err != nil {
+			restore, err := setenv(s.env)
+			if err != nil {
+				return err
+			}
+			defer restore()
+			c := configs[config]
+			if c == nil || len(s.env) > 0 { // what is adapted may depend on it
+				if c, err = readConfig(config); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
+			}
+			if len(s.env) == 0 {
 				configs[config] = c
 			}
-			return r.play(configs[config], only)
+			return r.play(c, only)
 		}); r.err != nil {
 			continue
 		}
@@ -165,6 +172,30 @@ func inFolderOf(file string, do func(file string) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.Chdir(back)) }()
 	return do(file)
+}
+
+// setenv gives the environment what a file says, for as long as its cases run.
+func setenv(env map[string]string) (restore func(), err error) {
+	var undo []func() error
+	restore = func() {
+		for _, f := range undo {
+			_ = f() // the name was good enough before
+		}
+	}
+	for name, value := range env {
+		before, there := os.LookupEnv(name)
+		if err := os.Setenv(name, value); err != nil {
+			restore()
+			return nil, err
+		}
+		undo = append(undo, func() error {
+			if there {
+				return os.Setenv(name, before)
+			}
+			return os.Unsetenv(name)
+		})
+	}
+	return restore, nil
 }
 
 // play runs the cases of a file.
