@@ -77,7 +77,7 @@ func list(words []string) string {
 func nearest(word string, known []string) string {
 	best, found := 3, ""
 	for _, k := range known {
-		if n := distance(strings.ToLower(word), k); n < best && n < len(k) {
+		if n := distance(strings.ToLower(word), strings.ToLower(k)); n < best && n < len(k) {
 			best, found = n, k
 		}
 	}

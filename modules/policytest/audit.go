@@ -1,7 +1,9 @@
 package policytest
 
 import (
+	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
@@ -63,27 +65,60 @@ func newAudit(c *config) (*audit, error) {
 	// A file in JSON has no such words; everything then stands on line 1.
 	a.lines, _ = caddyfile.Tokenize(c.source, c.file)
 	var err error
-	walk(c.root, func(o map[string]any) {
-		if o["handler"] != "gatehouse_api" || err != nil {
+	servers, _ := dig(c.root, "apps", "http", "servers").(map[string]any)
+	for _, name := range slices.Sorted(maps.Keys(servers)) {
+		for _, route := range list(dig(servers[name], "routes")) {
+			shared := map[string][]map[string]any{}
+			var apis []map[string]any
+			handlers(route, shared, func(o map[string]any) { apis = append(apis, o) })
+			for _, o := range apis {
+				err = errors.Join(err, a.add(o, shared))
+			}
+		}
+	}
+	return a, err
+}
+
+// add takes up an API. What stands around it in its site is for it too.
+func (a *audit) add(o map[string]any, shared map[string][]map[string]any) (err error) {
+	p := &api{name: str(o["name"]), handlers: map[string][]map[string]any{}}
+	p.line = a.lineOf("api", p.name)
+	handlers(o["routes"], p.handlers, nil)
+	for h, all := range shared {
+		p.handlers[h] = append(p.handlers[h], all...)
+	}
+	for _, h := range p.handlers["gatehouse_contract"] {
+		if file := str(h["file"]); file != "" {
+			if p.contract, err = readContract(file); err != nil {
+				return err
+			}
+		}
+	}
+	a.apis = append(a.apis, p)
+	return nil
+}
+
+// handlers collects what stands in a JSON value by name, and hands on each API
+// instead of going into it.
+func handlers(v any, into map[string][]map[string]any, api func(map[string]any)) {
+	switch v := v.(type) {
+	case map[string]any:
+		name := str(v["handler"])
+		if name == "gatehouse_api" && api != nil {
+			api(v)
 			return
 		}
-		p := &api{name: str(o["name"]), handlers: map[string][]map[string]any{}}
-		p.line = a.lineOf("api", p.name)
-		walk(o["routes"], func(o map[string]any) {
-			if h := str(o["handler"]); h != "" {
-				p.handlers[h] = append(p.handlers[h], o)
-			}
-		})
-		for _, h := range p.handlers["gatehouse_contract"] {
-			if file := str(h["file"]); file != "" {
-				if p.contract, err = readContract(file); err != nil {
-					return
-				}
-			}
+		if name != "" {
+			into[name] = append(into[name], v)
 		}
-		a.apis = append(a.apis, p)
-	})
-	return a, err
+		for _, member := range slices.Sorted(maps.Keys(v)) {
+			handlers(v[member], into, api)
+		}
+	case []any:
+		for _, item := range v {
+			handlers(item, into, api)
+		}
+	}
 }
 
 // lineOf is the first line with these words, one behind the other. Where there
@@ -255,12 +290,12 @@ func (b *bounds) look(p place, at string, composed bool) {
 		additional, there := p.child("additionalProperties")
 		open := !there || resolved(additional.node).Value == "true"
 		if open && p.text("unevaluatedProperties") != "false" {
-			b.foundIn(p.file, p.node.Line, "%s takes members that nobody described at %s; set additionalProperties: false", b.op.id, at)
+			b.foundIn(p.file, p.line, "%s takes members that nobody described at %s; set additionalProperties: false", b.op.id, at)
 		}
 	case typ == "string" && !has("maxLength") && !has("pattern") && !has("enum") && !has("const") && !has("format"):
-		b.foundIn(p.file, p.node.Line, "%s takes a text of any length at %s; set maxLength", b.op.id, at)
+		b.foundIn(p.file, p.line, "%s takes a text of any length at %s; set maxLength", b.op.id, at)
 	case typ == "array" && !has("maxItems"):
-		b.foundIn(p.file, p.node.Line, "%s takes a list of any length at %s; set maxItems", b.op.id, at)
+		b.foundIn(p.file, p.line, "%s takes a list of any length at %s; set maxItems", b.op.id, at)
 	}
 	if properties, ok := p.child("properties"); ok {
 		properties.each(func(name string, s place) { b.look(s, at+"/"+name, false) })
@@ -351,7 +386,7 @@ func laxProxies(a *audit) {
 }
 
 var (
-	secretName = regexp.MustCompile(`(?i)(^|_)(password|passwd|secret|token|api_key|apikey|private_key|access_key)$`)
+	secretName = regexp.MustCompile(`(?i)(^|_)(password|passwd|secret|token|api_key|apikey|private_key|access_key|mac_key)$`)
 	credential = regexp.MustCompile(`(?i)^(Authorization|Proxy-Authorization|X-Api-Key|Cookie)$`)
 )
 

@@ -38,6 +38,7 @@ type place struct {
 	docs *documents
 	file string
 	node *yaml.Node
+	line int // where its name stands
 }
 
 // documents are the files of a contract that were read so far.
@@ -61,7 +62,7 @@ func readContract(file string) (*contract, error) {
 			if !ok {
 				continue
 			}
-			op := &operation{id: at.text("operationId"), method: strings.ToUpper(method), path: path, line: at.node.Line}
+			op := &operation{id: at.text("operationId"), method: strings.ToUpper(method), path: path, line: at.line}
 			if op.id == "" {
 				op.id = op.method + " " + path
 			}
@@ -82,7 +83,7 @@ func readContract(file string) (*contract, error) {
 
 func (d *documents) open(file string) (place, error) {
 	if n, ok := d.files[file]; ok {
-		return place{d, file, n}, nil
+		return place{d, file, n, 1}, nil
 	}
 	data, err := os.ReadFile(file) //nolint:gosec // the operator's own file, or one beside it
 	if err != nil {
@@ -96,7 +97,7 @@ func (d *documents) open(file string) (place, error) {
 		return place{}, fmt.Errorf("%s: the file is empty", file)
 	}
 	d.files[file] = doc.Content[0]
-	return place{d, file, doc.Content[0]}, nil
+	return place{d, file, doc.Content[0], 1}, nil
 }
 
 func (p place) child(name string) (place, bool) {
@@ -106,7 +107,7 @@ func (p place) child(name string) (place, bool) {
 	n := resolved(p.node)
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
-			return place{p.docs, p.file, n.Content[i+1]}, true
+			return place{p.docs, p.file, n.Content[i+1], n.Content[i].Line}, true
 		}
 	}
 	return place{docs: p.docs, file: p.file}, false
@@ -126,7 +127,7 @@ func (p place) each(visit func(name string, at place)) {
 	}
 	n := resolved(p.node)
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		visit(n.Content[i].Value, place{p.docs, p.file, n.Content[i+1]})
+		visit(n.Content[i].Value, place{p.docs, p.file, n.Content[i+1], n.Content[i].Line})
 	}
 }
 
@@ -135,7 +136,7 @@ func (p place) items(visit func(at place)) {
 		return
 	}
 	for _, item := range resolved(p.node).Content {
-		visit(place{p.docs, p.file, item})
+		visit(place{p.docs, p.file, item, item.Line})
 	}
 }
 

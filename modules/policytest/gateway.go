@@ -245,6 +245,7 @@ func (c *config) siteNames(of func(site) bool) string {
 			all = append(all, name)
 		}
 	}
+	slices.Sort(all)
 	return strings.Join(all, ", ")
 }
 

@@ -1,6 +1,7 @@
 package policytest
 
 import (
+	"encoding/json"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -67,9 +68,28 @@ func (res *result) explain(file string) string {
 		fmt.Fprintf(&b, "\tdecided: %s\n", decided)
 	}
 	if res.last.status >= 400 && len(res.last.body) > 0 {
-		fmt.Fprintf(&b, "\tanswered: %s\n", excerpt(res.last.body))
+		fmt.Fprintf(&b, "\tanswered: %s\n", res.last.answered())
 	}
 	return b.String()
+}
+
+// answered is what a refusal says, without what all of them say.
+func (o *outcome) answered() string {
+	var p struct {
+		Title, Detail string
+		Errors        []gate.FieldError
+	}
+	if !strings.HasPrefix(o.header.Get("Content-Type"), "application/problem+json") || json.Unmarshal(o.body, &p) != nil {
+		return excerpt(o.body)
+	}
+	said := p.Title
+	if p.Detail != "" {
+		said = p.Detail
+	}
+	for _, e := range p.Errors {
+		said += "; " + strings.TrimSpace(e.Pointer+e.In+" "+e.Name) + ": " + e.Detail
+	}
+	return said
 }
 
 // decided is the record of the Exchange in one line.
