@@ -3,6 +3,7 @@ package policytest
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -56,6 +57,31 @@ func TestMisspelt(t *testing.T) {
 				t.Errorf("got:\n%v\nwant: %s", err, c.want)
 			}
 		})
+	}
+}
+
+// TestDocumentedCases reads what the page shows.
+func TestDocumentedCases(t *testing.T) {
+	page, err := os.ReadFile("../../docs/policytest.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(page, -1)
+	if len(blocks) < 3 {
+		t.Fatalf("only %d files were found", len(blocks))
+	}
+	for _, b := range blocks {
+		if _, err := parseSuite("page", b[1]); err != nil {
+			t.Errorf("%v in:\n%s", err, b[1])
+		}
+	}
+	r := &caseReader{}
+	for _, fields := range [][]field{r.scene(new(scene)), r.step(new(step))} {
+		for _, f := range fields {
+			if !strings.Contains(string(page), "`"+f.name) {
+				t.Errorf("the page does not tell of %s", f.name)
+			}
+		}
 	}
 }
 
