@@ -398,14 +398,15 @@ func plainSecrets(a *audit) {
 	}
 	walk(a.root, func(o map[string]any) {
 		for name, v := range o {
-			switch {
-			case secretName.MatchString(name) && literal(v):
+			if secretName.MatchString(name) && literal(v) {
 				a.found(a.lineMention(str(v)), "%s is written out in the configuration, which the admin endpoint shows; write {env.NAME} or {file.PATH}", name)
-			case credential.MatchString(name):
-				for _, v := range list(v) {
-					if literal(v) {
-						a.found(a.lineOf(name), "a value of %s is written out in the configuration, which the admin endpoint shows; write {env.NAME} or {file.PATH}", name)
-					}
+			}
+		}
+		for _, op := range []string{"set", "add"} { // what headers are given; what is matched is no secret
+			given, _ := o[op].(map[string]any)
+			for name, values := range given {
+				if credential.MatchString(name) && slices.ContainsFunc(list(values), literal) {
+					a.found(a.lineOf(name), "a value of %s is written out in the configuration, which the admin endpoint shows; write {env.NAME} or {file.PATH}", name)
 				}
 			}
 		}

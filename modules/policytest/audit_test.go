@@ -97,6 +97,7 @@ func TestAudit(t *testing.T) {
 		{name: "GH009: proxies that are trusted too far", from: "trusted_proxies_strict", to: "", want: []string{"Caddyfile:11: warning GH009"}},
 		{name: "GH010: a secret in a header", from: "{env.TOKEN}", to: "hunter2", want: []string{"error GH010: a value of Authorization is written out"}},
 		{name: "GH010: a key for certificates", from: "\tapi orders", to: "\ttls {\n\t\tissuer acme {\n\t\t\teab id hunter2\n\t\t}\n\t}\n\tapi orders", want: []string{"Caddyfile:19: error GH010: mac_key is written out"}},
+		{name: "GH010: what is matched is no secret", from: "api orders {", to: "@bearer header Authorization Bearer*\n\tapi @bearer orders {"},
 		{
 			name: "GH011: an issuer for development", from: "issuer main https://id.example.com {\n\t\t\taudience orders-api\n\t\t}", to: "issuer main dev",
 			want: []string{"Caddyfile:3: error GH011: issuer main is for development, and api.example.com accepts its tokens"},

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -369,6 +370,28 @@ cases:
 `)
 	if n := dialled.Load(); n > 0 {
 		t.Errorf("%d connections were made", n)
+	}
+}
+
+// TestNothingIsLeft holds that a case takes its gateway away with it.
+func TestNothingIsLeft(t *testing.T) {
+	dir := folder(t, "Caddyfile", small, "orders.openapi.yaml", smallContract, "a.test.yaml", `
+as: { subject: ann, plan: pro }
+cases: [{ name: a, request: GET /orders, times: 5, expect: { status: 200 } }]`)
+	o := policytest.TestOptions{Dir: dir}
+	run(t, 0, o) // Caddy keeps some things for the life of a process
+	before := runtime.NumGoroutine()
+	for range 3 {
+		run(t, 0, o)
+	}
+	for end := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines, %d before:\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "gatehouse-test-*/*")); len(left) > 0 {
+		t.Errorf("files are left: %v", left)
 	}
 }
 
