@@ -14,6 +14,7 @@ import (
 	_ "github.com/gatehouse-caddy/gatehouse/modules/firewall"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/guard"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/identity"
+	_ "github.com/gatehouse-caddy/gatehouse/modules/policytest"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/quota"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/registry"
 	_ "github.com/gatehouse-caddy/gatehouse/modules/reputation"

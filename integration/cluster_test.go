@@ -57,7 +57,15 @@ func nodeWith(t *testing.T, files map[string]string, global, site string) *gatew
 	for name, content := range files {
 		gw.write(t, name, content)
 	}
-	file := gw.write(t, "Caddyfile", gw.caddyfile(global, site))
+	gw.process(t, gw.caddyfile(global, site))
+	return gw
+}
+
+// process runs a Caddyfile in a process of its own, which ends with the test or
+// with what it returns.
+func (g *gateway) process(t *testing.T, caddyfile string) (kill func()) {
+	t.Helper()
+	file := g.write(t, "Caddyfile", caddyfile)
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), gatewayEnv+"="+file)
 	cmd.Stderr = os.Stderr
@@ -79,7 +87,7 @@ func nodeWith(t *testing.T, files map[string]string, global, site string) *gatew
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("the gateway says %q, %v", line, err)
 	}
-	return gw
+	return func() { _ = cmd.Process.Kill() }
 }
 
 // redis is a real redis-server on a socket.

@@ -55,16 +55,21 @@ func Matcher(h httpcaddyfile.Helper) (caddy.ModuleMap, error) {
 // Unknown answers a word that nothing knows with its place and the words that
 // are known, the likeliest one first.
 func Unknown(d *caddyfile.Dispenser, what, word string, known ...string) error {
-	if near := nearest(word, known); near != "" {
-		return d.Errf("unrecognized %s %q; did you mean %q? Expected %s", what, word, near, list(known))
-	}
-	return d.Errf("unrecognized %s %q; expected %s", what, word, list(known))
+	return d.Err(Misspelt(what, word, known...))
 }
 
-// Misspelt answers an error of Caddy about a directive that it does not know,
+// Misspelt is what Unknown says, for files that are no Caddyfiles.
+func Misspelt(what, word string, known ...string) string {
+	if near := nearest(word, known); near != "" {
+		return fmt.Sprintf("unrecognized %s %q; did you mean %q? Expected %s", what, word, near, list(known))
+	}
+	return fmt.Sprintf("unrecognized %s %q; expected %s", what, word, list(known))
+}
+
+// Directive answers an error of Caddy about a directive that it does not know,
 // which has no line, with the line of that directive among the segments of a
 // block, and the words that are known there. Other errors stay as they are.
-func Misspelt(err error, segments []caddyfile.Segment, what string, known ...string) error {
+func Directive(err error, segments []caddyfile.Segment, what string, known ...string) error {
 	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
 	if !found {
 		return err
@@ -91,7 +96,7 @@ func list(words []string) string {
 func nearest(word string, known []string) string {
 	best, found := 3, ""
 	for _, k := range known {
-		if n := distance(strings.ToLower(word), k); n < best && n < len(k) {
+		if n := distance(strings.ToLower(word), strings.ToLower(k)); n < best && n < len(k) {
 			best, found = n, k
 		}
 	}

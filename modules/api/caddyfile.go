@@ -168,7 +168,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 		}
 		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segs)))
 		if err != nil {
-			return nil, nil, parse.Misspelt(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
+			return nil, nil, parse.Directive(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
 		}
 		list, ok := sub.(*caddyhttp.Subroute)
 		switch {

@@ -97,7 +97,8 @@ func complete(proxy caddyfile.Segment) caddyfile.Segment {
 		return slices.Concat(proxy[:open+1], added, proxy[open+1:])
 	}
 	last := proxy[len(proxy)-1]
-	brace := caddyfile.Token{File: last.File, Line: last.Line, Text: "{"}
+	brace := last // on its line, also where that came from a snippet
+	brace.Text = "{"
 	return slices.Concat(proxy, caddyfile.Segment{brace}, added, caddyfile.Segment{{File: file, Line: len(lines) + 1, Text: "}"}})
 }
 

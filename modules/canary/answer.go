@@ -138,7 +138,7 @@ func (a *answer) settle(o release.Outcome) {
 	if len(a.by) == 0 {
 		return
 	}
-	took := time.Since(a.began)
+	took := gate.Since(a.began)
 	now := a.began.Add(took)
 	took -= a.upload.waited(now)
 	for i := range a.by {
@@ -160,7 +160,7 @@ func (a *answer) end(err error, panicked bool) {
 	switch {
 	case a.known && a.outcome == release.Fine && (failed && !left || a.grpc && grpcFailed(a.Header())):
 		a.outcome = release.Failed
-		now := time.Now()
+		now := gate.Now()
 		for i := range a.by {
 			if w := &a.by[i]; w.concerned(a.ex) {
 				w.h.watch.Spoil(w.side, w.ticket, now)
@@ -223,11 +223,11 @@ type upload struct {
 }
 
 func (u *upload) Read(p []byte) (int, error) {
-	since := time.Since(u.began)
+	since := gate.Since(u.began)
 	u.since.Store(int64(since))
 	n, err := u.ReadCloser.Read(p)
 	u.since.Store(0)
-	u.total.Add(int64(time.Since(u.began) - since))
+	u.total.Add(int64(gate.Since(u.began) - since))
 	return n, err
 }
 

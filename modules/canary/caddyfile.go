@@ -78,7 +78,7 @@ func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	}
 	sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segments)))
 	if err != nil {
-		return nil, parse.Misspelt(err, segments, "canary option or directive", known()...)
+		return nil, parse.Directive(err, segments, "canary option or directive", known()...)
 	}
 	if sub, ok := sub.(*caddyhttp.Subroute); ok {
 		m.Routes = sub.Routes

@@ -2,7 +2,6 @@ package canary
 
 import (
 	"net/http"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -18,7 +17,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 	weight := h.weight(began)
 	caller := caller(ex)
 	choice := h.choose(w, r, ex, mode, weight, caller)

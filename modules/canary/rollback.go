@@ -156,7 +156,7 @@ func (h *Handler) open() {
 	s, _ := states.LoadOrStore(h.id, &state{api: h.Name, release: h.Release})
 	h.state = s.(*state)
 	w, _, _ := watches.LoadOrNew(h.watchKey, func() (caddy.Destructor, error) { // does not fail
-		return &watch{Comparison: release.New(h.watchKey.settings, time.Now())}, nil
+		return &watch{Comparison: release.New(h.watchKey.settings, gate.Now())}, nil
 	})
 	h.watch = w.(*watch)
 	serving.Lock()

@@ -3,7 +3,6 @@ package contract
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -22,7 +21,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if h.contract.schema != nil {
 		c.body = h.contract.schema
 	} else {
-		began := time.Now()
+		began := gate.Now()
 		op, params, denial := h.match(r)
 		if op != nil {
 			ex.Operation = &op.Operation

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -31,7 +30,7 @@ func (c *check) serve(ex *gate.Exchange, w http.ResponseWriter, r *http.Request,
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 	denial := c.guarded(ex, r)
 	if err := ex.Conclude(w, r, gate.Input, mode, "", denial, began); err != nil {
 		return err

@@ -59,7 +59,7 @@ func (ex *Exchange) Conclude(w http.ResponseWriter, r *http.Request, s Stage, m 
 
 // Decide is Conclude for a stage that has no response to set headers on.
 func (ex *Exchange) Decide(s Stage, m Mode, rule string, d *Denial, began time.Time) error {
-	dec := Decision{Stage: s, Mode: m, Rule: rule, At: began.Sub(ex.Began), Took: time.Since(began)}
+	dec := Decision{Stage: s, Mode: m, Rule: rule, At: began.Sub(ex.Began), Took: Since(began)}
 	switch {
 	case d == nil:
 		ex.record(dec)
@@ -77,7 +77,7 @@ func (ex *Exchange) Decide(s Stage, m Mode, rule string, d *Denial, began time.T
 // Close records, for the api itself, how the Exchange ended: with a denial that
 // no stage gave, or with none.
 func (ex *Exchange) Close(d *Denial) {
-	dec := Decision{Stage: API, Took: time.Since(ex.Began)}
+	dec := Decision{Stage: API, Took: Since(ex.Began)}
 	if d != nil {
 		dec.Verdict, dec.Reason = Denied, d.Reason
 	}
@@ -87,7 +87,7 @@ func (ex *Exchange) Close(d *Denial) {
 // LetPass records that a stage could not decide and that on_error open, the
 // user's choice, lets the request go on.
 func (ex *Exchange) LetPass(s Stage, m Mode, rule string, why Reason, began time.Time) {
-	ex.record(Decision{Stage: s, Verdict: Undecided, Mode: m, Reason: why, Rule: rule, At: began.Sub(ex.Began), Took: time.Since(began)})
+	ex.record(Decision{Stage: s, Verdict: Undecided, Mode: m, Reason: why, Rule: rule, At: began.Sub(ex.Began), Took: Since(began)})
 }
 
 func (ex *Exchange) record(d Decision) {

@@ -69,7 +69,7 @@ func Of(r *http.Request) *Exchange {
 	if ex, ok := vars[varKey].(*Exchange); ok {
 		return ex
 	}
-	ex := &Exchange{Began: time.Now(), ID: requestID(r, vars)}
+	ex := &Exchange{Began: Now(), ID: requestID(r, vars)}
 	if ip, ok := vars[caddyhttp.ClientIPVarKey].(string); ok {
 		if addr, err := netip.ParseAddr(ip); err == nil {
 			ex.Client = addr.Unmap().WithZone("")

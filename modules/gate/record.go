@@ -70,7 +70,7 @@ const (
 // passed. All text that came with the request goes into one allocation.
 func (ex *Exchange) Record(r *http.Request, status int, d *Denial) *Record {
 	room := &roomy{Record: Record{
-		API: ex.API, Began: ex.Began, Took: time.Since(ex.Began), Status: status,
+		API: ex.API, Began: ex.Began, Took: Since(ex.Began), Status: status,
 		Client: ex.Client, Origin: ex.Origin, Dropped: ex.Dropped(),
 	}}
 	rec := &room.Record

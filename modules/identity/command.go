@@ -122,33 +122,35 @@ func (a *App) devIssuer(name string) (*Issuer, error) {
 // claims puts what was asked for where the issuer's paths look for it.
 func (f *tokenFlags) claims(i *Issuer) map[string]any {
 	claims := map[string]any{}
-	put := func(name string, value any) {
-		path := i.Claims[name]
-		if path == "" {
-			path = claimNames[name][0]
-		}
-		at := claims
-		parts := strings.Split(path, ".")
-		for _, p := range parts[:len(parts)-1] {
-			next, ok := at[p].(map[string]any)
-			if !ok {
-				next = map[string]any{}
-				at[p] = next
-			}
-			at = next
-		}
-		at[parts[len(parts)-1]] = value
-	}
 	for name, value := range map[string]string{"subject": f.subject, "client": f.client, "tenant": f.tenant, "plan": f.plan, "scopes": f.scope} {
 		if value != "" {
-			put(name, value)
+			i.put(claims, name, value)
 		}
 	}
 	if len(f.roles) > 0 {
-		put("roles", f.roles)
+		i.put(claims, "roles", f.roles)
 	}
 	if claims["aud"] = f.audience; len(f.audience) == 0 {
 		claims["aud"] = i.Audience
 	}
 	return claims
+}
+
+// put writes a fact where the issuer's paths look for it.
+func (i *Issuer) put(claims map[string]any, name string, value any) {
+	path := i.Claims[name]
+	if path == "" {
+		path = claimNames[name][0]
+	}
+	at := claims
+	parts := strings.Split(path, ".")
+	for _, p := range parts[:len(parts)-1] {
+		next, ok := at[p].(map[string]any)
+		if !ok {
+			next = map[string]any{}
+			at[p] = next
+		}
+		at = next
+	}
+	at[parts[len(parts)-1]] = value
 }

@@ -102,7 +102,12 @@ func mint(ctx context.Context, storage certmagic.Storage, i *Issuer, claims map[
 	now := time.Now()
 	claims["iss"] = devIdentifier(i.Name)
 	claims["iat"], claims["exp"] = now.Unix(), now.Add(ttl).Unix()
-	header, err := json.Marshal(map[string]any{"alg": "ES256", "kid": keyID(key), "typ": "at+jwt"})
+	return sign(key, keyID(key), "at+jwt", claims)
+}
+
+// sign makes a token.
+func sign(key *ecdsa.PrivateKey, id, typ string, claims map[string]any) (string, error) {
+	header, err := json.Marshal(map[string]any{"alg": "ES256", "kid": id, "typ": typ})
 	if err != nil {
 		return "", err
 	}

@@ -20,7 +20,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 
 	who, issuer, denial := h.identify(r, began)
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {

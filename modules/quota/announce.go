@@ -74,6 +74,9 @@ func wait(r *http.Request, d time.Duration) bool {
 		return false
 	}
 	defer waiters.Add(-1)
+	if gate.Skip(d) {
+		return true
+	}
 	turn := time.NewTimer(d)
 	defer turn.Stop()
 	select {

@@ -21,7 +21,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 	plan, zone := h.plan(ex)
 	plan = plan.at(ex, began)
 	who := h.caller(ex, r, zone)

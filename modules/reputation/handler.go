@@ -3,7 +3,6 @@ package reputation
 import (
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -16,7 +15,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 	h.locate(ex, r.UserAgent())
 	name, denial := h.decide(ex)
 	if denial != nil && denial.Reason == gate.ReputationUnavailable && *h.OnError == gate.Open {

@@ -3,7 +3,6 @@ package require
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -16,7 +15,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off {
 		return next.ServeHTTP(w, r)
 	}
-	began := time.Now()
+	began := gate.Now()
 
 	rule, denial := h.decide(ex, r)
 	if err := ex.Conclude(w, r, gate.Require, mode, rule, denial, began); err != nil {

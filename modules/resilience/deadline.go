@@ -73,7 +73,7 @@ func (y *try) overdue() bool {
 	}
 	units := map[byte]time.Duration{'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': 1}
 	unit, ok := units[v[0][last]]
-	return ok && time.Since(y.began) >= time.Duration(n)*unit
+	return ok && gate.Since(y.began) >= time.Duration(n)*unit
 }
 
 // limit is the time this try has, of its own and of all tries together.

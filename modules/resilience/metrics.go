@@ -1,11 +1,10 @@
 package resilience
 
 import (
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
 )
 
@@ -31,7 +30,7 @@ var (
 // note tells an upstream's breaker what became of a request, and everybody
 // else when that changes its state.
 func (t *Transport) note(of *target, permit breaker.Permit, o breaker.Outcome) {
-	now := time.Now()
+	now := gate.Now()
 	state, changed := of.Done(permit, o, now)
 	if !changed {
 		return

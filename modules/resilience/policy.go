@@ -87,7 +87,7 @@ func (p *Policy) Select(all reverseproxy.UpstreamPool, r *http.Request, _ http.R
 		}
 		return all[0]
 	}
-	now := time.Now()
+	now := gate.Now()
 	var near, far, tried, failing, deaf pair
 	for _, u := range all {
 		if !u.Available() {

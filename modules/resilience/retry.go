@@ -91,7 +91,7 @@ func (y *try) prepare() error {
 	defer pause.Stop()
 	select {
 	case <-pause.C:
-		y.began = time.Now()
+		y.began = gate.Now()
 		return nil
 	case <-y.r.Context().Done():
 		run.release()
@@ -122,7 +122,7 @@ func (y *try) again(sent bool) bool {
 	run, outcome := y.leave(), "granted"
 	body, whole := y.whole()
 	switch {
-	case lb.Retries > 0 && made > lb.Retries, time.Since(y.first) >= time.Duration(y.t.Timeout):
+	case lb.Retries > 0 && made > lb.Retries, gate.Since(y.first) >= time.Duration(y.t.Timeout):
 		outcome = "exhausted"
 	case sent && (!whole || !repeatable(y.r)):
 		outcome = "not_repeatable"

@@ -30,7 +30,7 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := gate.Now()
 	try := try{t: t, r: r, ex: ex, mode: mode, run: run, first: now, began: now}
 	if di, ok := reverseproxy.GetDialInfo(r.Context()); ok {
 		try.target, try.upstream = t.targets.of(di), di.Upstream
@@ -194,7 +194,7 @@ func (y *try) fail(denial *gate.Denial) error {
 // late is the denial that shadow mode does not enforce on an answer that took
 // too long.
 func (y *try) late() *gate.Denial {
-	if y.mode == gate.Shadow && y.bounded() && time.Since(y.began) > y.limit() {
+	if y.mode == gate.Shadow && y.bounded() && gate.Since(y.began) > y.limit() {
 		return &gate.Denial{Reason: gate.ResilienceTimeout}
 	}
 	return nil

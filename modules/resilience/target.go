@@ -3,11 +3,11 @@ package resilience
 import (
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
 )
 
@@ -81,7 +81,7 @@ func (ts *targets) add(dial, label string) *target {
 		return nil
 	}
 	v, _, err := pool.LoadOrNew(poolKey{dial, ts.settings}, func() (caddy.Destructor, error) {
-		return &target{breaker.New(ts.settings, time.Now()), dial, label}, nil
+		return &target{breaker.New(ts.settings, gate.Now()), dial, label}, nil
 	})
 	if err != nil {
 		return nil // the constructor above does not fail

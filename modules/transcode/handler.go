@@ -7,7 +7,6 @@ import (
 	"mime"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -33,14 +32,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if protocol == gate.GRPC && native(r) {
 		return next.ServeHTTP(w, r) // what the service speaks anyway
 	}
-	c := &call{h: h, w: w, r: r, next: next, ex: ex, began: time.Now(), protocol: protocol}
+	c := &call{h: h, w: w, r: r, next: next, ex: ex, began: gate.Now(), protocol: protocol}
 	return c.serve(path)
 }
 
 // unmatched is the end of a request that no method answers.
 func (h *Handler) unmatched(ex *gate.Exchange, w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.Unmatched == "refuse" {
-		return ex.Conclude(w, r, gate.Transcode, gate.Enforce, "", &gate.Denial{Reason: gate.TranscodeUnmatched}, time.Now())
+		return ex.Conclude(w, r, gate.Transcode, gate.Enforce, "", &gate.Denial{Reason: gate.TranscodeUnmatched}, gate.Now())
 	}
 	return next.ServeHTTP(w, r)
 }
