@@ -36,10 +36,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		try.target, try.upstream = t.targets.of(di), di.Upstream
 	}
 	if run != nil {
-		try.first = run.first
 		if err := try.prepare(); err != nil {
 			return nil, err
 		}
+		try.first = run.first
 		defer run.release()
 	}
 	t.budget.active.Add(1)
