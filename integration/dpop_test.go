@@ -142,3 +142,17 @@ func TestDPoPSeenByOthers(t *testing.T) {
 		}
 	}
 }
+
+// TestDPoPClosed: what happens while an issuer's keys cannot be had says nothing
+// about proofs that cannot be asked about.
+func TestDPoPClosed(t *testing.T) {
+	r := startRedis(t)
+	r.kill()
+	iss, ann := newIssuer(t, "k1"), holder{newIssuer(t, "")}
+	gw := nodeWith(t, map[string]string{"jwks.json": iss.jwks()}, "cluster unix://"+r.sock+fmt.Sprintf(identityGlobals, "jwks.json"),
+		"api demo {\nidentity main {\non_error open\ndpop {\non_error closed\n}\n}\nrespond ok\n}")
+	h := ann.with(t, iss.token(t, bound(ann.thumbprint())), "http://localhost/", nil)
+	if a := gw.get(t, "/", h); a.status != 503 || a.reason() != "identity.unavailable" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -444,5 +445,85 @@ func TestProxyLogsNoFields(t *testing.T) {
 	}
 	if !found || strings.Contains(string(log), "the-secret-key") {
 		t.Errorf("the log has\n%s", log)
+	}
+}
+
+// A probe has as much time as any other request: an upstream is not gone
+// because it takes longer than a moment.
+func TestProbeHasItsTime(t *testing.T) {
+	var sick atomic.Bool
+	good := newUpstream(t)
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if sick.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		time.Sleep(40 * time.Millisecond)
+	}))
+	t.Cleanup(slow.Close)
+	addr := slow.Listener.Addr().String()
+	gw := start(t, "", proxied("transport gatehouse {\n breaker {\n samples 5\n open 200ms\n probes 1\n}\n}", good.addr(), addr))
+	sick.Store(true)
+	for range 40 {
+		gw.do(t, http.MethodGet, "/", nil, "")
+	}
+	if gw.metric(t, "gatehouse_resilience_breaker_state", addr) != 2 {
+		t.Fatal("the breaker did not open")
+	}
+	sick.Store(false)
+	time.Sleep(250 * time.Millisecond)
+	for range 10 {
+		if a := gw.do(t, http.MethodGet, "/", nil, ""); a.status != 200 {
+			t.Errorf("%d %s", a.status, a.body)
+		}
+	}
+	if s := gw.metric(t, "gatehouse_resilience_breaker_state", addr); s != 0 {
+		t.Errorf("the breaker of an upstream that is well again is in state %v", s)
+	}
+}
+
+// Clients that send what is no body cannot open a breaker, whatever they say
+// that it is.
+func TestBrokenUploadIsTheClients(t *testing.T) {
+	u := newUpstream(t)
+	for _, mode := range []string{"enforce", "shadow"} {
+		for _, ct := range []string{"application/json", "application/grpc"} {
+			t.Run(mode+" "+ct, func(t *testing.T) {
+				gw := start(t, "", proxied("transport gatehouse {\n mode "+mode+"\n breaker {\n consecutive 4\n}\n}", u.addr()))
+				before := gw.metric(t, "gatehouse_resilience_breaker_opened_total", u.addr())
+				for range 8 {
+					gw.breakOff(t, ct)
+				}
+				if n := gw.metric(t, "gatehouse_resilience_breaker_opened_total", u.addr()) - before; n != 0 {
+					t.Errorf("the breaker opened %v times", n)
+				}
+			})
+		}
+	}
+}
+
+// breakOff posts a body that ends in what is no chunk.
+func (g *gateway) breakOff(t *testing.T, contentType string) {
+	t.Helper()
+	c, err := net.Dial("unix", g.sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nno chunk\r\n", contentType)
+	if res, err := http.ReadResponse(bufio.NewReader(c), nil); err == nil {
+		_ = res.Body.Close()
+	}
+}
+
+// Nor can those who make the gateway's own request impossible.
+func TestImpossibleRequestIsTheClients(t *testing.T) {
+	u := newUpstream(t)
+	gw := start(t, "", proxied("header_up X-Asked {http.request.uri.path}", u.addr()))
+	for range 8 {
+		gw.do(t, http.MethodGet, "/a%0ab", nil, "")
+	}
+	if a := gw.do(t, http.MethodGet, "/", nil, ""); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.reason())
 	}
 }

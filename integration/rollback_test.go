@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -275,4 +276,26 @@ func TestCanaryStorageAway(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, "journal.json")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestCanaryBrokenUploads: clients that break off what they send are no failures
+// of the release that gets it, and cannot take it from others.
+func TestCanaryBrokenUploads(t *testing.T) {
+	stable, next := newUpstream(t), newUpstream(t)
+	gw := start(t, listening, released("brokenoff", quick, next.addr(), stable.addr()))
+	for i, by := range gw.callers(t, 0, 200) {
+		if by != next.addr() || i%4 != 0 {
+			continue
+		}
+		for range 4 {
+			c, err := net.Dial("unix", gw.sock)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: %s\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\nno chunk\r\n", address(i))
+			_, _ = io.CopyN(io.Discard, c, 1)
+			_ = c.Close()
+		}
+	}
+	silence(t)
 }

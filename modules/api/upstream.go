@@ -32,13 +32,14 @@ func resilient(tokens caddyfile.Segment) caddyfile.Segment {
 	return out
 }
 
-// begins reports whether a token is the first of its line.
+// begins reports whether a token is the first of its line, as Caddy tells it:
+// what was imported starts lines of its own, wherever it stands.
 func begins(tokens caddyfile.Segment, i int) bool {
 	if i == 0 {
 		return true
 	}
-	before, t := tokens[i-1], tokens[i]
-	return before.File != t.File || before.Line+strings.Count(before.Text, "\n") < t.Line
+	d := caddyfile.NewDispenser(tokens[i-1 : i+1])
+	return d.Next() && d.NextLine()
 }
 
 // length counts the tokens of the directive that stands first: its line, and
@@ -71,6 +72,9 @@ func complete(proxy caddyfile.Segment) caddyfile.Segment {
 			i += n
 		}
 	}
+	if open >= 0 { // what its handle_response holds
+		proxy = slices.Concat(proxy[:open+1], resilient(proxy[open+1:]))
+	}
 	transport, named := says["transport"]
 	if named && !strings.HasPrefix(transport+" ", "gatehouse ") {
 		return proxy
@@ -96,8 +100,7 @@ func complete(proxy caddyfile.Segment) caddyfile.Segment {
 	if open >= 0 {
 		return slices.Concat(proxy[:open+1], added, proxy[open+1:])
 	}
-	last := proxy[len(proxy)-1]
-	brace := last // on its line, also where that came from a snippet
+	brace := proxy[len(proxy)-1] // on the same line, also of what was imported
 	brace.Text = "{"
 	return slices.Concat(proxy, caddyfile.Segment{brace}, added, caddyfile.Segment{{File: file, Line: len(lines) + 1, Text: "}"}})
 }

@@ -122,7 +122,7 @@ func (a *answer) header(status int) {
 	ct := a.Header()["Content-Type"]
 	a.grpc = len(ct) > 0 && strings.HasPrefix(ct[0], "application/grpc")
 	switch {
-	case a.r.Context().Err() != nil:
+	case a.r.Context().Err() != nil, a.upload.broken.Load():
 		a.settle(release.Left)
 	case status >= 500 || a.grpc && grpcFailed(a.Header()):
 		a.settle(release.Failed)
@@ -155,7 +155,7 @@ func (a *answer) end(err error, panicked bool) {
 		return
 	}
 	a.over = true
-	left := a.deaf || a.r.Context().Err() != nil
+	left := a.deaf || a.r.Context().Err() != nil || a.upload.broken.Load()
 	failed := panicked || err != nil && statusOf(err) >= 500
 	switch {
 	case a.known && a.outcome == release.Fine && (failed && !left || a.grpc && grpcFailed(a.Header())):
@@ -214,12 +214,14 @@ func grpcFailed(h http.Header) bool {
 	return false
 }
 
-// upload measures how long the client was waited for.
+// upload measures how long the client was waited for, and sees when it breaks
+// off what it sends.
 type upload struct {
 	io.ReadCloser
-	began time.Time
-	since atomic.Int64 // when the read that goes on began, after began, or 0
-	total atomic.Int64
+	began  time.Time
+	since  atomic.Int64 // when the read that goes on began, after began, or 0
+	total  atomic.Int64
+	broken atomic.Bool
 }
 
 func (u *upload) Read(p []byte) (int, error) {
@@ -227,6 +229,9 @@ func (u *upload) Read(p []byte) (int, error) {
 	u.since.Store(int64(since))
 	n, err := u.ReadCloser.Read(p)
 	u.since.Store(0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		u.broken.Store(true)
+	}
 	u.total.Add(int64(gate.Since(u.began) - since))
 	return n, err
 }

@@ -93,6 +93,8 @@ func (ex *Exchange) read(r *http.Request, limit int64) {
 	var rest io.Reader = r.Body
 	if p, ok := r.Body.(*replay); ok {
 		rest = p.rest // an earlier stage read data and put it back
+	} else {
+		b.data = nil // and somebody put a reader around it, which begins with data
 	}
 	if room := limit + 1 - int64(len(b.data)); room > 0 {
 		more, err := readAtMost(rest, room, r.ContentLength, b.data)

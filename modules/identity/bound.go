@@ -177,8 +177,12 @@ func maxAge(d *DPoP) (time.Duration, gate.OnError) {
 	return time.Duration(d.MaxAge), *d.OnError
 }
 
+// errProof tells proofs that cannot be asked about from keys that cannot be had:
+// the on_error of an issuer is about these only.
+var errProof = errors.New("whether the proof was used before is not known")
+
 func unavailable(err error) *gate.Denial {
-	return &gate.Denial{Reason: gate.IdentityUnavailable, Err: err, Header: http.Header{"Retry-After": {"1"}}}
+	return &gate.Denial{Reason: gate.IdentityUnavailable, Err: fmt.Errorf("%w: %w", errProof, err), Header: http.Header{"Retry-After": {"1"}}}
 }
 
 // once remembers a proof on the cluster's server for as long as it is good.

@@ -145,6 +145,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 			a.fallback, lowest = ready, rate
 		}
 	}
+	a.mingle()
 	if a.Default != "" {
 		if a.fallback = a.plans[a.Default]; a.fallback == nil {
 			return fmt.Errorf("quota: the default plan %q is not defined", a.Default)
@@ -177,6 +178,25 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	a.table, a.habits, a.acquired = t.(sharedTable).Table, t.(sharedTable).habits, true
 	return nil
+}
+
+// mingle tells the plans of each other: a caller whose principals or requests
+// have several spends from one counter.
+func (a *App) mingle() {
+	var all []*plan
+	for _, p := range a.plans {
+		all = append(all, p)
+		for i := range p.when {
+			all = append(all, p.when[i].plan)
+		}
+	}
+	var ahead time.Duration
+	for _, p := range all {
+		ahead = max(ahead, p.limit.Ahead(p.queue))
+	}
+	for _, p := range all {
+		p.limit = p.limit.Among(ahead)
+	}
 }
 
 // Start does nothing: quotas are ready when provisioned.

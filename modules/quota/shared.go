@@ -99,7 +99,8 @@ func (p *plan) ahead(overshoot float64) int {
 //
 //	ARGV: step and depth of the limit and patience, in microseconds; 1 if one is
 //	waited for; how many ahead; how many were spent; how many come back; the most
-//	that may be leased; the length of a period, in microseconds.
+//	that may be leased; the length of a period, and how far a caller can be ahead,
+//	in microseconds.
 var grant = cluster.NewScript(`
 local time = redis.call('TIME')
 local now = (time[1] - 1767225600) * 1000000 + time[2]
@@ -119,7 +120,7 @@ end
 local first = math.min(old, over)
 old, new = old - first, math.max(0, new - (over - first))
 
-tat = math.min(tat, now + depth + patience)
+tat = math.min(tat, now + tonumber(ARGV[10]))
 tat = math.max(tat - ARGV[7] * step, now)
 local allowed, wait = 0, 0
 if one == 1 then
@@ -155,7 +156,8 @@ func (s *shared) Lease(r lease.Request) (g lease.Grant, err error) {
 	}
 	answer, err := s.link.Run(grant, r.Key,
 		micros(step), micros(step*float64(r.Limit.Burst())), micros(step*float64(r.Queue)), one, strconv.Itoa(r.Ahead),
-		strconv.Itoa(r.Spent), strconv.Itoa(r.Back), strconv.Itoa(r.Most), strconv.FormatInt(period.Microseconds(), 10))
+		strconv.Itoa(r.Spent), strconv.Itoa(r.Back), strconv.Itoa(r.Most), strconv.FormatInt(period.Microseconds(), 10),
+		micros(float64(r.Limit.Most(r.Queue))/float64(time.Microsecond)))
 	if err != nil {
 		return g, err
 	}

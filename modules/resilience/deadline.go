@@ -25,18 +25,21 @@ func (y *try) send() (*http.Response, error) {
 	if r.Body != nil && r.Body != http.NoBody && y.run == nil {
 		y.hold()
 	}
-	if !y.bounded() || y.mode != gate.Enforce {
-		return y.t.HTTPTransport.RoundTrip(r.WithContext(r.Context())) // a copy: see hush
+	w := new(watch)
+	ctx := r.Context()
+	if y.bounded() && y.mode == gate.Enforce {
+		// Nobody cancels the context after an answer, which may be a stream; the
+		// end of the client's request does.
+		w.limit = y.limit()
+		ctx, w.cancel = context.WithCancelCause(ctx)
 	}
-	// Nobody cancels the context after an answer, which may be a stream; the
-	// end of the client's request does.
-	ctx, cancel := context.WithCancelCause(r.Context())
-	w := &watch{limit: y.limit(), cancel: cancel}
-	r = r.WithContext(ctx)
+	r = r.WithContext(ctx) // a copy: see hush
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &upload{ReadCloser: r.Body, watch: w}
 	}
-	w.timer = time.AfterFunc(w.limit, w.expire)
+	if w.cancel != nil {
+		w.timer = time.AfterFunc(w.limit, w.expire)
+	}
 
 	res, err := y.t.HTTPTransport.RoundTrip(r)
 	if !w.settle() {
@@ -82,10 +85,11 @@ func (y *try) limit() time.Duration {
 	return max(min(time.Duration(y.t.TryTimeout), left), time.Millisecond)
 }
 
-// watch cancels a round trip that takes too long.
+// watch cancels a round trip that takes too long, if there is a limit, and
+// keeps in mind whether the client broke off what it sends.
 type watch struct {
 	limit   time.Duration
-	timer   *time.Timer
+	timer   *time.Timer // nil without a limit
 	cancel  context.CancelCauseFunc
 	settled atomic.Uint32         // 0 while the time runs
 	broken  atomic.Pointer[error] // why the client's body ended early
@@ -104,7 +108,9 @@ func (w *watch) expire() {
 
 // settle stops the time and reports whether there was enough of it.
 func (w *watch) settle() bool {
-	w.timer.Stop()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
 	return w.settled.CompareAndSwap(0, answered)
 }
 
@@ -116,12 +122,14 @@ type upload struct {
 }
 
 func (u *upload) Read(p []byte) (int, error) {
-	u.watch.timer.Stop()
+	if u.watch.timer != nil {
+		u.watch.timer.Stop()
+	}
 	n, err := u.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		u.watch.broken.CompareAndSwap(nil, &err)
 	}
-	if u.watch.settled.Load() == 0 {
+	if u.watch.timer != nil && u.watch.settled.Load() == 0 {
 		u.watch.timer.Reset(u.watch.limit) // if it was settled meanwhile, expire does nothing
 	}
 	return n, err

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
@@ -36,10 +39,10 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		try.target, try.upstream = t.targets.of(di), di.Upstream
 	}
 	if run != nil {
-		try.first = run.first
 		if err := try.prepare(); err != nil {
 			return nil, err
 		}
+		try.first = run.first
 		defer run.release()
 	}
 	t.budget.active.Add(1)
@@ -153,10 +156,28 @@ func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denia
 	switch {
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && gone:
 		return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceTimeout, Err: err}
-	case gone, errors.Is(err, errUpload), errors.As(err, &denial), y.overdue():
+	case gone, errors.Is(err, errUpload), errors.As(err, &denial), y.overdue(), y.impossible():
 		return breaker.Unknown, nil //nolint:nilerr // a failure, but nobody's here
 	}
 	return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceUnreachable, Err: err}
+}
+
+// impossible reports whether the request could be sent to nobody, and no
+// upstream has seen it: a header_up may put into a field what a client says.
+func (y *try) impossible() bool {
+	for _, header := range []http.Header{y.r.Header, y.r.Trailer} {
+		for name, values := range header {
+			if !httpguts.ValidHeaderFieldName(name) || !all(values, httpguts.ValidHeaderFieldValue) {
+				return true
+			}
+		}
+	}
+	control := func(r rune) bool { return r < ' ' || r == 0x7f }
+	return !httpguts.ValidHostHeader(y.r.Host) || strings.ContainsFunc(y.r.URL.RequestURI(), control)
+}
+
+func all(texts []string, ok func(string) bool) bool {
+	return !slices.ContainsFunc(texts, func(s string) bool { return !ok(s) })
 }
 
 // failed also knows a gRPC call that failed before it began, whose status of

@@ -35,8 +35,9 @@ type poolKey struct {
 type targets struct {
 	settings breaker.Settings
 
-	mu    sync.RWMutex
-	known map[string]*target
+	mu       sync.RWMutex
+	known    map[string]*target
+	released bool
 }
 
 // maxTargets bounds how many upstreams have a breaker.
@@ -74,7 +75,7 @@ func (ts *targets) add(dial, label string) *target {
 	}
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
-	if t := ts.known[dial]; t != nil {
+	if t := ts.known[dial]; t != nil || ts.released {
 		return t
 	}
 	if len(ts.known) >= maxTargets && !ts.evict() {
@@ -105,11 +106,16 @@ func (ts *targets) evict() bool {
 	return false
 }
 
+// release gives the targets back. Requests may still be on their way, and use
+// those that are there, but take up no more.
 func (ts *targets) release() {
 	ts.mu.Lock()
 	defer ts.mu.Unlock()
+	if ts.released {
+		return
+	}
 	for dial := range ts.known {
 		_, _ = pool.Delete(poolKey{dial, ts.settings}) // Destruct does not fail
 	}
-	ts.known = nil
+	ts.released = true
 }

@@ -18,6 +18,7 @@ type Limit struct {
 	step  int64 // nanoseconds after which one event comes back
 	depth int64 // nanoseconds of events that may be spent ahead: burst × step
 	burst int
+	ahead int64 // see Among
 }
 
 // NewLimit allows events per window, and burst at once. A rate of more than
@@ -42,6 +43,24 @@ func (l Limit) Burst() int { return l.burst }
 // Step is the time after which one event comes back.
 func (l Limit) Step() time.Duration { return time.Duration(l.step) }
 
+// Ahead is how far in advance events may be spent, by those who wait too.
+func (l Limit) Ahead(queue int) time.Duration {
+	return time.Duration(l.depth + l.patience(queue))
+}
+
+// Among is the limit for callers whose events are spent under other limits too,
+// which may be ahead by so much: who is held to this one for a moment must not
+// be forgiven what was spent under a deeper one.
+func (l Limit) Among(ahead time.Duration) Limit {
+	l.ahead = max(l.ahead, int64(ahead))
+	return l
+}
+
+// Most is the furthest that a caller can be ahead.
+func (l Limit) Most(queue int) time.Duration { return max(l.Ahead(queue), time.Duration(l.ahead)) }
+
+func (l Limit) patience(queue int) int64 { return min(int64(queue), maxAhead/max(l.step, 1)) * l.step }
+
 // Share is what one of n may have who cannot ask each other: together no more
 // than the limit, but at least one event at once.
 func (l Limit) Share(n int) Limit {
@@ -50,7 +69,7 @@ func (l Limit) Share(n int) Limit {
 	}
 	burst := max(l.burst/n, 1)
 	step := min(l.step, maxAhead/int64(n)) * int64(n)
-	return Limit{step: step, depth: min(int64(burst)*step, maxAhead), burst: burst}
+	return Limit{step: step, depth: min(int64(burst)*step, maxAhead), burst: burst, ahead: l.ahead}
 }
 
 // Part is the limit made smaller: a part of its rate and burst, but at least
@@ -142,7 +161,7 @@ func (t *Table) Take(key uint64, l Limit, now time.Time) Outcome {
 // Queue spends one event of key even when it has to wait its turn, as long as
 // at most queue others wait already. Wait then says how long.
 func (t *Table) Queue(key uint64, l Limit, queue int, now time.Time) Outcome {
-	return t.take(key, l, now.UnixNano(), min(int64(queue), maxAhead/max(l.step, 1))*l.step)
+	return t.take(key, l, now.UnixNano(), l.patience(queue))
 }
 
 func (t *Table) take(key uint64, l Limit, now, patience int64) Outcome {
@@ -156,7 +175,7 @@ func (t *Table) take(key uint64, l Limit, now, patience int64) Outcome {
 	tat := s.times.Get(key)
 	// A clock that went back must not lock a caller out for longer than a full
 	// bucket takes, nor may a limit that became smaller.
-	if most := now + l.depth + patience; tat > most {
+	if most := now + max(l.depth+patience, l.ahead); tat > most {
 		tat = most
 		s.times.Put(key, tat)
 	}

@@ -139,3 +139,26 @@ func BenchmarkTake1M(b *testing.B) {
 		table.Take(key>>44, l, t0)
 	}
 }
+
+// Who may spend under two limits must not be forgiven under the one what was
+// spent under the other.
+func TestAmong(t *testing.T) {
+	table, now := NewTable(64), time.Unix(1_800_000_000, 0)
+	deep, flat := NewLimit(60, time.Minute, 60), NewLimit(600, time.Minute, 100)
+	ahead := max(deep.Ahead(0), flat.Ahead(0))
+	deep, flat = deep.Among(ahead), flat.Among(ahead)
+	allowed := 0
+	for range 200 {
+		if table.Take(1, deep, now).Allowed {
+			allowed++
+		}
+		o := table.Take(1, flat, now)
+		if !o.Allowed && o.Wait > 0 && !table.Take(1, flat, now.Add(o.Wait)).Allowed {
+			t.Fatal("who waits exactly that long is not let in")
+		}
+		table.Take(1, flat, now)
+	}
+	if allowed > 60 {
+		t.Errorf("%d of 60", allowed)
+	}
+}

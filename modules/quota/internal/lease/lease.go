@@ -81,7 +81,8 @@ type caller struct {
 	asked  time.Time // last
 	spent  int       // and the store was not told
 	back   int       // not spent in time, and the store was not told
-	denied time.Time // there is nothing until then
+	denied time.Time // the store is not asked until then
+	turn   time.Time // there is something again, as last heard
 
 	remaining int       // in the bucket, as last heard
 	full      time.Time // when it will be, as last heard
@@ -104,7 +105,9 @@ func (b *Book) Take(id uint64, key func() string, t Terms, now time.Time) (bucke
 		g, err := b.store.Lease(Request{Key: key(), Terms: t, Now: true})
 		return g.outcome(), err
 	}
-	c.terms = t
+	if back := c.change(t); back.Back > 0 {
+		go func() { _, _ = b.store.Lease(back) }() // what it does not hear of, it counts as spent
+	}
 	c.lapse(now)
 	switch {
 	case c.tokens > 0:
@@ -119,7 +122,7 @@ func (b *Book) Take(id uint64, key func() string, t Terms, now time.Time) (bucke
 		}
 		return o, nil
 	case now.Before(c.denied):
-		o := bucket.Outcome{Wait: c.denied.Sub(now), Reset: max(0, c.full.Sub(now))}
+		o := bucket.Outcome{Wait: c.turn.Sub(now), Reset: max(0, c.full.Sub(now))}
 		s.mu.Unlock()
 		return o, nil
 	}
@@ -139,6 +142,17 @@ func (s *shard) find(id uint64, key func() string, most int) *caller {
 		s.callers[id] = c
 	}
 	return c
+}
+
+// change gives back what is leased under other terms: an event of the one limit
+// is not worth as much as an event of the other.
+func (c *caller) change(t Terms) (back Request) {
+	if c.terms.Limit != t.Limit && c.tokens+c.back > 0 {
+		back = Request{Key: c.key, Terms: c.terms, Spent: c.spent, Back: c.back + c.tokens}
+		c.spent, c.back, c.tokens = 0, 0, 0
+	}
+	c.terms = t
+	return back
 }
 
 // lapse ends a lease that was not spent in time. Less is leased from then on.
@@ -185,12 +199,15 @@ func (b *Book) put(s *shard, c *caller, r Request, now time.Time) (Grant, error)
 		return g, err
 	}
 	c.remaining, c.full = g.Remaining, now.Add(g.Reset)
-	if g.Ahead > 0 {
+	switch {
+	case g.Ahead > 0 && c.terms.Limit != r.Limit:
+		c.spent += g.Ahead // under terms that are over
+	case g.Ahead > 0:
 		c.tokens += g.Ahead
 		c.ends = now.Add(Term)
 	}
 	if r.Now && !g.Now {
-		c.denied = now.Add(min(g.Wait, remember))
+		c.denied, c.turn = now.Add(min(g.Wait, remember)), now.Add(g.Wait)
 	}
 	return g, nil
 }

@@ -232,3 +232,42 @@ func BenchmarkLeased(b *testing.B) {
 		}
 	}
 }
+
+// What is leased under one limit is not given back as events of another, which
+// are worth more: a caller with two plans would be paid for changing between
+// them.
+func TestChangedTerms(t *testing.T) {
+	m := &model{now: time.Unix(1_800_000_000, 0)}
+	b := NewBook(m, 64)
+	fast := Terms{Limit: bucket.NewLimit(6000, time.Minute, 6000), Most: 600}
+	slow := Terms{Limit: bucket.NewLimit(60, time.Minute, 60), Most: 6}
+	start, allowed := m.now, 0
+	for m.now.Sub(start) < 30*time.Second {
+		for range 2000 {
+			if take(t, b, fast, m.now).Allowed {
+				allowed++
+			}
+		}
+		take(t, b, slow, m.now)
+		m.mu.Lock()
+		m.now = m.now.Add(Term + 100*time.Millisecond)
+		m.mu.Unlock()
+		if err := b.Sweep(m.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if most := 6000 + 100*32 + fast.Most; allowed > most {
+		t.Errorf("%d events in 30s, at most %d may be", allowed, most)
+	}
+}
+
+// The second refusal says when there is something again, as the first does.
+func TestRefusedAgain(t *testing.T) {
+	m := &model{now: time.Unix(1_800_000_000, 0)}
+	b := NewBook(m, 64)
+	terms := Terms{Limit: bucket.NewLimit(1, time.Minute, 1)}
+	take(t, b, terms, m.now)
+	if first, again := take(t, b, terms, m.now), take(t, b, terms, m.now); first.Wait != time.Minute || again.Wait != time.Minute {
+		t.Errorf("wait %v, then %v", first.Wait, again.Wait)
+	}
+}
