@@ -87,6 +87,7 @@ func sets(token string) []set {
 			{"plain Caddy that sets as many headers", told},
 			{"api", api()},
 			{"api, no log", api("log denied")},
+			{"api, no log, console off", "console off\n" + api("log denied")},
 			{"api guard, no log", api("log denied", "guard")},
 			{"api reputation, no log", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
 			{"api reputation with 1,500 bots, no log", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
