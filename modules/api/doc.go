@@ -24,8 +24,8 @@
 // # How it fails
 //
 // A panic is a 500 with reason api.panic and its stack in the log;
-// http.ErrAbortHandler passes on, since Caddy's proxy means it. A log
-// that stands still costs entries, which are counted, and keeps no request
-// waiting. When the response has begun before something fails, the connection is aborted, so
-// that a cut answer is never taken for a whole one.
+// http.ErrAbortHandler passes on, since Caddy's proxy means it. A log that
+// stands still costs entries, which are counted, and keeps no request waiting.
+// When the response has begun before something fails, the connection is
+// aborted, so that a cut answer is never taken for a whole one.
 package api
