@@ -91,6 +91,7 @@ func sets(token string) []set {
 			{"plain Caddy again", plain},
 			{"plain Caddy that sets as many headers", told},
 			{"api, no log", api("log denied")},
+			{"api, no log, console off", "console off\n" + api("log denied")},
 			{"api identity, no log", api("log denied", identity)},
 			{"api identity require, no log", api("log denied", identity, scopes)},
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},

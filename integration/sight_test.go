@@ -140,8 +140,10 @@ func TestSecretsStayHome(t *testing.T) {
 	if n := len(gw.decisions(t)); n != 4 {
 		t.Fatalf("%d decisions are logged, want 4", n)
 	}
-	for name, text := range map[string]string{"/config": gw.ask(t, "/config/"), "/metrics": gw.ask(t, "/metrics"), "the log": gw.log(t),
-		"the console": gw.ask(t, "/gatehouse/exchanges") + gw.ask(t, "/gatehouse/overview")} {
+	for name, text := range map[string]string{
+		"/config": gw.ask(t, "/config/"), "/metrics": gw.ask(t, "/metrics"), "the log": gw.log(t),
+		"the console": gw.ask(t, "/gatehouse/exchanges") + gw.ask(t, "/gatehouse/overview"),
+	} {
 		for _, secret := range []string{"the-secret-key", hex.EncodeToString(sum[:])} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s has %q in it", name, secret)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -80,7 +81,7 @@ func attributes(s *trace.Span) map[string]string {
 		if v := kv.GetValue(); v.GetStringValue() != "" {
 			out[kv.GetKey()] = v.GetStringValue()
 		} else {
-			out[kv.GetKey()] = fmt.Sprint(v.GetIntValue())
+			out[kv.GetKey()] = strconv.FormatInt(v.GetIntValue(), 10)
 		}
 	}
 	return out

@@ -11,17 +11,21 @@
 // Each request leaves one entry in the log, named
 // http.handlers.gatehouse_api.decision, with what every stage concluded and
 // how long it took, and one count per decision in gatehouse_decisions_total.
+// The span of Caddy's tracing is told the same, and the last requests are
+// remembered for the console.
 //
 // # Price
 //
 // The chain of the block is compiled once, when the configuration is loaded.
-// A request pays for one Exchange, one response wrapper and one log entry;
-// `log denied` or `log off` saves the entry of requests that passed.
+// A request pays for one Exchange, one response wrapper and one record of how it
+// ended. The log entry is written afterwards, behind the request's back;
+// `log denied` or `log off` saves that of requests that passed.
 //
 // # How it fails
 //
 // A panic is a 500 with reason api.panic and its stack in the log;
-// http.ErrAbortHandler passes on, since Caddy's proxy means it. When the
-// response has begun before something fails, the connection is aborted, so
-// that a cut answer is never taken for a whole one.
+// http.ErrAbortHandler passes on, since Caddy's proxy means it. A log that
+// stands still costs entries, which are counted, and keeps no request waiting.
+// When the response has begun before something fails, the connection is
+// aborted, so that a cut answer is never taken for a whole one.
 package api

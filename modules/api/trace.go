@@ -44,8 +44,13 @@ func init() {
 // would have, or could not decide. An event for each stage that let the request
 // pass would cost more than all stages together, and say no more.
 func annotate(span trace.Span, ex *gate.Exchange, status int, d *gate.Denial) {
-	decisions := ex.Decisions()
-	attrs := make([]attribute.KeyValue, 0, 10+len(decisions))
+	decisions, n := ex.Decisions(), 9
+	for i := range decisions {
+		if decisions[i].Took >= time.Microsecond {
+			n++
+		}
+	}
+	attrs := make([]attribute.KeyValue, 0, n)
 	attrs = append(attrs, keyAPI.String(ex.API), keyRequestID.String(ex.ID))
 	if op := ex.Operation; op != nil {
 		attrs = append(attrs, keyOperation.String(op.ID))
@@ -56,8 +61,8 @@ func annotate(span trace.Span, ex *gate.Exchange, status int, d *gate.Denial) {
 	if p := ex.Principal; p != nil && p.Tenant != "" {
 		attrs = append(attrs, keyTenant.String(p.Tenant))
 	}
-	if n := ex.Dropped(); n > 0 {
-		attrs = append(attrs, keyCut.Int(n))
+	if cut := ex.Dropped(); cut > 0 {
+		attrs = append(attrs, keyCut.Int(cut))
 	}
 	verdict := gate.Allowed
 	if d != nil {

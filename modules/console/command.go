@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -223,7 +224,7 @@ func (e *endpoint) show(ctx context.Context, out io.Writer, listen string) error
 	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// Another site's page must not get at this under a name of its own.
 		host, port, _ := net.SplitHostPort(r.Host)
-		if port != fmt.Sprint(own.Port) || host != "localhost" && host != own.IP.String() {
+		if port != strconv.Itoa(own.Port) || host != "localhost" && host != own.IP.String() {
 			http.Error(w, "this console answers to localhost only", http.StatusForbidden)
 			return
 		}

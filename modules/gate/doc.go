@@ -10,6 +10,8 @@
 //     readers: Reason and Detail are for the client, Err is for the operator.
 //   - A [Reason] says why, for machines, from a closed list. It is never
 //     renamed and never reused once released.
+//   - A [Record] is what is left of an Exchange that has ended: what the log
+//     writes, and what [Remember] keeps for those who look.
 //   - A [Mode] is enforce, shadow (decide, record, let pass) or off. [OnError]
 //     is what a stage does when what it depends on is down.
 //

@@ -63,11 +63,11 @@ func (g *ring) resized(n int) *ring {
 	if g == nil {
 		return out
 	}
-	end := g.next.Load()
+	end, fit := g.next.Load(), min(uint64(len(out.slots)), uint64(len(g.slots)))
 	out.next.Store(end)
-	for place := end - min(end, uint64(min(n, len(g.slots)))); place < end; place++ {
+	for place := end - min(end, fit); place < end; place++ {
 		if rec := g.at(place); rec != nil {
-			out.slots[place%uint64(n)].Store(rec)
+			out.slots[place%uint64(len(out.slots))].Store(rec)
 		}
 	}
 	return out
