@@ -159,7 +159,7 @@ func TestContractErrors(t *testing.T) {
 	}
 	for doc, want := range map[string]string{
 		strings.Replace(good, "#/components/schemas/Order\"}}\n          application/x", "#/components/schemas/Odrer\"}}\n          application/x", 1): "api.yaml:20: reference \"#/components/schemas/Odrer\" leads nowhere",
-		strings.Replace(good, "^t", "(t)\\\\1", 1):                                 "api.yaml:12:",
+		strings.Replace(good, "^t", "(t)\\\\1", 1):                              "api.yaml:12:",
 		strings.Replace(good, "paths:", "paths: [", 1):                          "api.yaml",
 		strings.Replace(good, "operationId: one", "operationId: list", 1):       "\"list\" stands twice",
 		strings.Replace(good, "{sku: {type: string}", "{sku: {type: strin}", 1): "api.yaml",

@@ -10,13 +10,15 @@
 //     readers: Reason and Detail are for the client, Err is for the operator.
 //   - A [Reason] says why, for machines, from a closed list. It is never
 //     renamed and never reused once released.
+//   - A [Description] is what an API may tell its consumers. Stages add to it
+//     when the configuration is loaded; catalog publishes it.
 //   - A [Mode] is enforce, shadow (decide, record, let pass) or off. [OnError]
 //     is what a stage does when what it depends on is down.
 //
 // # The walk
 //
 // The order of stages is written once, in caddyfile/order. Cheap and anonymous
-// checks come first: reputation, guard, contract, identity, require, quota,
+// checks come first: reputation, guard, catalog, contract, identity, require, quota,
 // input, firewall, canary, then Caddy's own reverse_proxy. The api handler
 // stands around them all; each stage also works alone, without it.
 //
