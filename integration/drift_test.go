@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -68,9 +69,7 @@ func TestDrift(t *testing.T) {
 	var header http.Header
 	var body string
 	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
-		for name, values := range header {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), header)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	})
@@ -120,14 +119,15 @@ func TestDrift(t *testing.T) {
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
-			text := ""
+			var told []string
 			for _, f := range got.Findings {
-				text += strings.TrimSpace(fmt.Sprintf("%s %s %s", f.Kind, f.Where, f.Detail)) + "\n"
+				told = append(told, strings.TrimSpace(f.Kind+" "+f.Where+" "+f.Detail))
 				if f.Status != c.status || f.API != "demo" {
 					t.Errorf("%s: %+v", name, f)
 				}
 			}
-			if strings.TrimSpace(text) != c.want {
+			text := strings.Join(told, "\n")
+			if text != c.want {
 				t.Errorf("%s with %s: found %q, want %q", name, version, text, c.want)
 			}
 			if strings.Contains(text, "topsecret") {
@@ -188,9 +188,7 @@ func TestDriftStreams(t *testing.T) {
 func TestDeprecated(t *testing.T) {
 	said := http.Header{}
 	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
-		for name, values := range said {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), said)
 	})
 	gw := prepare(t)
 	gw.write(t, "api.yaml", fmt.Sprintf(driftDoc, "3.0.3"))

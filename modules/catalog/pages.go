@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"html/template"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -65,9 +66,7 @@ func (s *site) serve(w http.ResponseWriter, r *http.Request) (kind string, answe
 
 func (res *resource) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	for name, values := range res.header {
-		h[name] = values
-	}
+	maps.Copy(h, res.header)
 	h.Set("Content-Type", res.contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Etag", res.etag)

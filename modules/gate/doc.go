@@ -12,13 +12,15 @@
 //     renamed and never reused once released.
 //   - A [Record] is what is left of an Exchange that has ended: what the log
 //     writes, and what [Remember] keeps for those who look.
+//   - A [Description] is what an API may tell its consumers. Stages add to it
+//     when the configuration is loaded; catalog publishes it.
 //   - A [Mode] is enforce, shadow (decide, record, let pass) or off. [OnError]
 //     is what a stage does when what it depends on is down.
 //
 // # The walk
 //
 // The order of stages is written once, in caddyfile/order. Cheap and anonymous
-// checks come first: reputation, guard, contract, identity, require, quota,
+// checks come first: reputation, guard, catalog, contract, identity, require, quota,
 // input, firewall, canary, then Caddy's own reverse_proxy. The api handler
 // stands around them all; each stage also works alone, without it.
 //

@@ -134,16 +134,9 @@ func (h *Handler) Describe(d *gate.Description) {
 
 // words says a rate as people do: 600 per minute, up to 100 at once.
 func (r Rate) words() string {
-	window := time.Duration(r.Window).String()
-	switch time.Duration(r.Window) {
-	case time.Second:
-		window = "second"
-	case time.Minute:
-		window = "minute"
-	case time.Hour:
-		window = "hour"
-	case 24 * time.Hour:
-		window = "day"
+	window, plain := map[time.Duration]string{time.Second: "second", time.Minute: "minute", time.Hour: "hour", 24 * time.Hour: "day"}[time.Duration(r.Window)]
+	if !plain {
+		window = time.Duration(r.Window).String()
 	}
 	text := strconv.Itoa(r.Events) + " per " + window
 	switch {

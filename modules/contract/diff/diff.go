@@ -84,12 +84,12 @@ func Compare(w io.Writer, before, after string, all bool) (breaking int, err err
 	table := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, c := range changes {
 		weight := "info"
-		switch c.GetLevel() {
-		case checker.ERR:
+		if c.IsBreaking() {
+			weight = "may break"
+		}
+		if c.GetLevel() == checker.ERR {
 			weight = "breaks"
 			breaking++
-		case checker.WARN:
-			weight = "may break"
 		}
 		_, _ = fmt.Fprintf(table, "%s\t%s %s\t%s\t%s\n", weight, c.GetOperation(), c.GetPath(), c.GetId(), c.GetUncolorizedText(words))
 	}

@@ -61,7 +61,7 @@ func compile(text string, backwards bool) (program, error) {
 	p := program{groups: make(map[uint32]int)}
 	for i, name := range re.CapNames() {
 		if k, ok := strings.CutPrefix(name, lookName); ok {
-			if p.groups[uint32(2*i)], err = strconv.Atoi(k); err != nil { //nolint:gosec // a pattern has few groups
+			if p.groups[uint32(2*i)], err = strconv.Atoi(k); err != nil {
 				return program{}, err
 			}
 		}
@@ -93,8 +93,10 @@ func reverse(re *syntax.Regexp) *syntax.Regexp {
 }
 
 // match tells whether the pattern matches anywhere.
-func (a *automaton) match(s string) bool {
-	r := run{text: []rune(s)}
+func (a *automaton) match(s string) bool { return a.within(s, maxSteps) }
+
+func (a *automaton) within(s string, steps int) bool {
+	r := run{text: []rune(s), left: steps}
 	if !utf8.ValidString(s) {
 		return false // JSON has no such text
 	}
@@ -123,7 +125,7 @@ func (a *automaton) match(s string) bool {
 type run struct {
 	text  []rune
 	holds [][]bool // what the groups that look around say, by place
-	steps int
+	left  int      // steps
 }
 
 // pass runs a program over the text from all places, and tells every place at
@@ -182,7 +184,7 @@ func (t *threads) add(list []uint32, pc uint32, at int) []uint32 {
 		return list
 	}
 	t.seen[pc] = t.round
-	if t.r.steps++; t.r.steps > maxSteps {
+	if t.r.left--; t.r.left < 0 {
 		panic(ErrTooMuchWork)
 	}
 	switch in := &t.p.Inst[pc]; in.Op {

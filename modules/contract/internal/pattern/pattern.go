@@ -78,7 +78,7 @@ func compilePattern(text string) (*Pattern, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(s.looks) > 0 && s.flags > 0 && !(s.flags == 1 && s.first != "") {
+	if len(s.looks) > 0 && s.flags > 0 && (s.flags > 1 || s.first == "") {
 		return nil, errors.New("flags such as (?i) in the middle of a pattern that looks around are not supported; put them at its start")
 	}
 	if len(s.looks) == 0 {

@@ -85,13 +85,13 @@ func init() {
 	mediaType.members = map[string]member{"schema": {schema, one}, "itemSchema": {schema, one}, "examples": examples, "encoding": {encoding, mapOf}}
 	encoding.members = map[string]member{"headers": headers}
 	schema.members = map[string]member{"items": {schema, oneOrList}}
-	for _, word := range strings.Fields("not if then else additionalProperties unevaluatedProperties propertyNames contains additionalItems unevaluatedItems contentSchema") {
+	for word := range strings.FieldsSeq("not if then else additionalProperties unevaluatedProperties propertyNames contains additionalItems unevaluatedItems contentSchema") {
 		schema.members[word] = member{schema, one}
 	}
-	for _, word := range strings.Fields("allOf anyOf oneOf prefixItems") {
+	for word := range strings.FieldsSeq("allOf anyOf oneOf prefixItems") {
 		schema.members[word] = member{schema, listOf}
 	}
-	for _, word := range strings.Fields("properties patternProperties dependentSchemas") {
+	for word := range strings.FieldsSeq("properties patternProperties dependentSchemas") {
 		schema.members[word] = member{schema, mapOf}
 	}
 }
