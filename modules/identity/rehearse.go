@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
@@ -71,9 +72,7 @@ func (i *Issuer) said(facts, claims map[string]any) map[string]any {
 		}
 		i.put(said, name, value)
 	}
-	for name, value := range claims {
-		said[name] = value
-	}
+	maps.Copy(said, claims)
 	return said
 }
 

@@ -149,7 +149,8 @@ func (p place) follow() place {
 			return p
 		}
 		file, pointer, _ := strings.Cut(ref, "#")
-		at, err := place{}, error(nil)
+		var at place
+		var err error
 		switch {
 		case file == "":
 			at, err = p.docs.open(p.file)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -302,7 +303,7 @@ func (u *expectUpstream) compare(o *outcome) (diffs []difference) {
 	case u.calls == atLeastOnce && n == 0:
 		return []difference{{"upstream", "a call", noReason}}
 	case u.calls >= 0 && u.calls != n:
-		return []difference{{"upstream calls", fmt.Sprint(u.calls), fmt.Sprint(n)}}
+		return []difference{{"upstream calls", strconv.Itoa(u.calls), strconv.Itoa(n)}}
 	case n == 0:
 		if u.asks() {
 			return []difference{{"upstream", "a call", noReason}}

@@ -133,7 +133,7 @@ func (g *gateway) reach() int {
 				return
 			}
 			seen[v.Pointer()] = true
-			if proxy, ok := v.Interface().(*reverseproxy.Handler); ok && g.upstream.take(proxy.Transport) {
+			if proxy, ok := reflect.TypeAssert[*reverseproxy.Handler](v); ok && g.upstream.take(proxy.Transport) {
 				found[proxy] = true
 			}
 			look(v.Elem())

@@ -63,7 +63,7 @@ func within(want, got any, at string) (where, wanted, found string, ok bool) {
 			break
 		}
 		if len(w) != len(g) {
-			return at, fmt.Sprintf("%d items", len(w)), fmt.Sprintf("%d", len(g)), false
+			return at, fmt.Sprintf("%d items", len(w)), strconv.Itoa(len(g)), false
 		}
 		for i := range w {
 			if where, wanted, found, ok = within(w[i], g[i], at+"["+strconv.Itoa(i)+"]"); !ok {

@@ -82,14 +82,14 @@ func (o *outcome) answered() string {
 	if !strings.HasPrefix(o.header.Get("Content-Type"), "application/problem+json") || json.Unmarshal(o.body, &p) != nil {
 		return excerpt(o.body)
 	}
-	said := p.Title
+	said := []string{p.Title}
 	if p.Detail != "" {
-		said = p.Detail
+		said[0] = p.Detail
 	}
 	for _, e := range p.Errors {
-		said += "; " + strings.TrimSpace(e.Pointer+e.In+" "+e.Name) + ": " + e.Detail
+		said = append(said, strings.TrimSpace(e.Pointer+e.In+" "+e.Name)+": "+e.Detail)
 	}
-	return said
+	return strings.Join(said, "; ")
 }
 
 // decided is the record of the Exchange in one line.

@@ -12,12 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -185,7 +187,7 @@ func (q *request) build(host string, from netip.Addr) (*http.Request, error) {
 	}
 	if len(q.body) > 0 {
 		r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(q.body)), int64(len(q.body))
-		r.Header.Set("Content-Length", fmt.Sprint(len(q.body)))
+		r.Header.Set("Content-Length", strconv.Itoa(len(q.body)))
 	}
 	return r, nil
 }
@@ -241,9 +243,7 @@ func (g *gateway) secret(c *caller) (string, error) {
 	if c.audience != nil {
 		claims["aud"] = c.audience
 	}
-	for name, v := range c.claims {
-		claims[name] = v
-	}
+	maps.Copy(claims, c.claims)
 	issuer := ""
 	switch {
 	case c.issuer != nil:

@@ -83,7 +83,7 @@ func (u *upstream) take(rt http.RoundTripper) bool {
 	if !field.IsValid() {
 		return false
 	}
-	t, ok := field.Interface().(*http.Transport)
+	t, ok := reflect.TypeAssert[*http.Transport](field)
 	if !ok || t == nil {
 		return false
 	}
