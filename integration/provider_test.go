@@ -100,7 +100,7 @@ func (p *provider) token(t *testing.T, scope string) string {
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, p.URL+"/oauth/token", strings.NewReader(form.Encode()))
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.SetBasicAuth("sid1", "verysecret")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := p.Client().Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}

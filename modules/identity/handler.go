@@ -215,7 +215,7 @@ func (h *Handler) refuse(d *gate.Denial, token, dpop bool) *gate.Denial {
 	if len(h.issuers) > 0 {
 		c, p := "Bearer"+realm, `DPoP algs="`+strings.Join(jwt.Algorithms(), " ")+`"` // RFC 9449, section 7.1
 		proof := h.DPoP != nil || dpop
-		switch d.Reason { //nolint:exhaustive // of the others, the credential itself is wrong
+		switch d.Reason {
 		case gate.IdentityBadProof, gate.IdentityReplayed:
 			p += `, error="invalid_dpop_proof"`
 		default:

@@ -98,3 +98,6 @@ type plain struct {
 	io.Reader
 	io.Closer
 }
+
+// Describe tells consumers what they may be refused.
+func (h *Handler) Describe(d *gate.Description) { d.MayRefuse(h.Mode, gate.Transcode) }
