@@ -367,7 +367,7 @@ func (o *outcome) said() string {
 	if o.aborted {
 		return "a connection that was cut"
 	}
-	return fmt.Sprint(o.status)
+	return strconv.Itoa(o.status)
 }
 
 // why is the reason of a refusal, or the one that a problem of ours names.
