@@ -87,7 +87,10 @@ func (g *gateway) process(t *testing.T, caddyfile string) (kill func()) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "ready\n" {
 		t.Fatalf("the gateway says %q, %v", line, err)
 	}
-	return func() { _ = cmd.Process.Kill() }
+	return func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // until then it may still take a connection that nobody will answer
+	}
 }
 
 // redis is a real redis-server on a socket.
