@@ -238,7 +238,12 @@ func lateness() (stop func() time.Duration) {
 
 func three(t *testing.T, r *redis, quota string) []*gateway {
 	t.Helper()
-	global := "cluster unix://" + r.sock
+	return threeWith(t, r, "", quota)
+}
+
+func threeWith(t *testing.T, r *redis, more, quota string) []*gateway {
+	t.Helper()
+	global := "cluster unix://" + r.sock + "\n" + more
 	var nodes []*gateway
 	for range 3 {
 		nodes = append(nodes, node(t, global, "api demo {\n"+quota+"\nrespond ok\n}"))
@@ -276,7 +281,7 @@ func TestClusterShares(t *testing.T) {
 // TestClusterServerGone: stopped, paused, and back, under load.
 func TestClusterServerGone(t *testing.T) {
 	r := startRedis(t)
-	nodes := three(t, r, "quota per address 6000/m")
+	nodes := threeWith(t, r, "quota {\nmax_overshoot 0%\n}", "quota per address 6000/m") // each request asks
 
 	for _, c := range []struct {
 		name       string

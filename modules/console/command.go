@@ -165,6 +165,7 @@ var remedies = map[string]string{
 	"input":      "have the client send what the contract says, or change the contract.",
 	"firewall":   "if it is no attack, exclude the rule for what sets it off, or raise the threshold.",
 	"canary":     "see how the release does, or give callers back to the stable one.",
+	"transcode":  "have the client send what the method takes, or change what its rules in the descriptor set allow.",
 	"resilience": "see how the upstream that the rule names does; its breaker closes by itself when it is well.",
 }
 
