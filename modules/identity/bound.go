@@ -185,7 +185,8 @@ func unavailable(err error) *gate.Denial {
 	return &gate.Denial{Reason: gate.IdentityUnavailable, Err: fmt.Errorf("%w: %w", errProof, err), Header: http.Header{"Retry-After": {"1"}}}
 }
 
-// once remembers a proof on the cluster's server for as long as it is good.
+// once remembers a proof on the cluster's server for as long as it is good at
+// any gateway, whose clocks may differ.
 var once = cluster.NewScript(`return {redis.call('SET', KEYS[1], 1, 'NX', 'PX', ARGV[1]) and 1 or 0}`)
 
 // firstAnywhere asks whether any gateway has seen a proof.
@@ -194,7 +195,7 @@ func (a *App) firstAnywhere(p dpop.Proof, age time.Duration) (bool, error) {
 		return true, nil
 	}
 	sum := sha256.Sum256([]byte(p.Key + "\x00" + p.ID))
-	answer, err := a.link.Run(once, "proof:"+base64.RawURLEncoding.EncodeToString(sum[:18]), strconv.FormatInt((age+ahead).Milliseconds(), 10))
+	answer, err := a.link.Run(once, "proof:"+base64.RawURLEncoding.EncodeToString(sum[:18]), strconv.FormatInt((age+2*ahead).Milliseconds(), 10))
 	if err != nil {
 		proofsAlone.Inc()
 		return false, err

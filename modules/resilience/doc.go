@@ -14,6 +14,8 @@
 // An answer stops the deadlines: streams, upgrades and long downloads are not
 // cut. What is sent up counts as waiting only while the upstream is waited for.
 //
-// A request that passes at once costs some 1.5 us. Which upstream gets a request is
+// A request that passes at once costs no more than with Caddy's own transport:
+// what the breaker and the deadline take, the log entry saves that Caddy's
+// proxy need not encode (bench). Which upstream gets a request is
 // decided on the breakers of this process alone; nothing remote is asked.
 package resilience
