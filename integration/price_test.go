@@ -8,13 +8,15 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/transcode/transcodetest"
 )
 
 // BenchmarkWalk is what the stages cost without network and proxy: Caddy's
 // server answers with a word, directly and behind more and more stages. What
 // Caddy itself takes for that is the first line.
 func BenchmarkWalk(b *testing.B) {
-	iss := newIssuer(b, "k1")
+	iss, shop := newIssuer(b, "k1"), transcodetest.New(b)
 	const quota = "quota per tenant 100000000/m burst 100000000\n"
 	for _, c := range []struct{ name, site string }{
 		{"plain", "respond ok"},
@@ -23,6 +25,11 @@ func BenchmarkWalk(b *testing.B) {
 		{"api-identity", "api demo {\nlog denied\nidentity main\nrespond ok\n}"},
 		{"api-identity-require", "api demo {\nlog denied\nidentity main\nrequire scope orders:read\nrespond ok\n}"},
 		{"api-identity-require-quota", "api demo {\nlog denied\nidentity main\nrequire scope orders:read\n" + quota + "respond ok\n}"},
+		{"reputation", "api demo {\nlog denied\nreputation {\ndeny 192.0.2.128/25\n}\nrespond ok\n}"},
+		{"quota", "api demo {\nlog denied\nquota per address 100000000/m burst 100000000\nrespond ok\n}"},
+		{"quota-habit", "api demo {\nlog denied\nquota per address 100000000/m burst 100000000 {\nhabit 10x\n}\nrespond ok\n}"},
+		{"transcode-unmatched", "api demo {\nlog denied\ntranscode shop.binpb\nrespond ok\n}"},
+		{"catalog", "api demo {\nlog denied\ncatalog\nrespond ok\n}"},
 		{"guard", "api demo {\nlog denied\nguard\nrespond ok\n}"},
 		{"canary", "api demo {\nlog denied\ncanary next {\nweight 1%\nrespond next\n}\nrespond ok\n}"},
 		{"all-off", "api demo {\nlog off\nidentity main {\nmode off\n}\nrequire scope a {\nmode off\n}\nquota per tenant 1/m {\nmode off\n}\nrespond ok\n}"},
@@ -30,6 +37,7 @@ func BenchmarkWalk(b *testing.B) {
 		b.Run(c.name, func(b *testing.B) {
 			gw := prepare(b)
 			gw.write(b, "jwks.json", iss.jwks())
+			gw.write(b, "shop.binpb", string(shop.Set))
 			if err := gw.load("identity {\nissuer main https://id.test {\njwks jwks.json\naudience orders-api\n}\n}", c.site); err != nil {
 				b.Fatal(err)
 			}

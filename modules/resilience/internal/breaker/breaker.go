@@ -221,7 +221,9 @@ func (b *Breaker) open(o Outcome, at time.Duration) {
 	default:
 		b.length = min(2*b.length, b.settings.MaxOpen)
 	}
-	b.deaf = o == Unanswered
+	// One time-out among answers does not make an upstream deaf: who can provoke
+	// one would close the API for all.
+	b.deaf = o == Unanswered && (b.State() == HalfOpen || b.unanswered >= b.settings.Consecutive)
 	b.epoch++
 	b.until = at + b.length
 	b.state.Store(uint32(Open))

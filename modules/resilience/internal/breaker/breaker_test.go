@@ -69,6 +69,23 @@ func TestRatio(t *testing.T) {
 	c.is(t, Open)
 }
 
+// An upstream that answers is not deaf for the one request that it did not
+// answer, even if that was the last straw.
+func TestLastStraw(t *testing.T) {
+	c := begin()
+	c.send(19, Bad)
+	c.send(1, Unanswered)
+	c.is(t, Open)
+	if got := c.Look(true, c.now); got != Failing {
+		t.Errorf("it looks %v, want Failing", got)
+	}
+	c.now = c.now.Add(10 * time.Second)
+	c.send(1, Unanswered) // nor has the probe been answered
+	if got := c.Look(true, c.now); got != Deaf {
+		t.Errorf("after its probe it looks %v, want Deaf", got)
+	}
+}
+
 func TestWindowMovesOn(t *testing.T) {
 	c := begin()
 	c.send(19, Bad)
