@@ -137,6 +137,7 @@ func (t *Transport) Provision(ctx caddy.Context) error {
 		Consecutive: t.Breaker.Consecutive, Open: time.Duration(t.Breaker.Open),
 		MaxOpen: time.Duration(t.Breaker.MaxOpen), Probes: t.Breaker.Probes,
 	}
+	t.targets.failures = fmt.Sprint(t.Breaker.Statuses)
 	for _, u := range proxy.Upstreams {
 		t.targets.add(u.Dial, u.Dial)
 	}

@@ -28,12 +28,14 @@ var pool = caddy.NewUsagePool()
 type poolKey struct {
 	dial     string
 	settings breaker.Settings
+	failures string // what counts as one
 }
 
 // targets are the upstreams of one transport. Those of the configuration are
 // there from the start; dynamic ones come as they are seen.
 type targets struct {
 	settings breaker.Settings
+	failures string // the statuses that are failures
 
 	mu       sync.RWMutex
 	known    map[string]*target
@@ -81,7 +83,7 @@ func (ts *targets) add(dial, label string) *target {
 	if len(ts.known) >= maxTargets && !ts.evict() {
 		return nil
 	}
-	v, _, err := pool.LoadOrNew(poolKey{dial, ts.settings}, func() (caddy.Destructor, error) {
+	v, _, err := pool.LoadOrNew(poolKey{dial, ts.settings, ts.failures}, func() (caddy.Destructor, error) {
 		return &target{breaker.New(ts.settings, gate.Now()), dial, label}, nil
 	})
 	if err != nil {
@@ -99,7 +101,7 @@ func (ts *targets) evict() bool {
 	for dial, t := range ts.known {
 		if t.label != dial && t.State() == breaker.Closed {
 			delete(ts.known, dial)
-			_, _ = pool.Delete(poolKey{dial, ts.settings}) // Destruct does not fail
+			_, _ = pool.Delete(poolKey{dial, ts.settings, ts.failures}) // Destruct does not fail
 			return true
 		}
 	}
@@ -115,7 +117,7 @@ func (ts *targets) release() {
 		return
 	}
 	for dial := range ts.known {
-		_, _ = pool.Delete(poolKey{dial, ts.settings}) // Destruct does not fail
+		_, _ = pool.Delete(poolKey{dial, ts.settings, ts.failures}) // Destruct does not fail
 	}
 	ts.released = true
 }

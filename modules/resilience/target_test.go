@@ -16,7 +16,7 @@ func TestReleasedTargets(t *testing.T) {
 	ts.release()
 	for _, dial := range []string{"a:80", "b:80"} {
 		ts.of(reverseproxy.DialInfo{Address: dial, Upstream: &reverseproxy.Upstream{Dial: dial}})
-		if n, there := pool.References(poolKey{dial, ts.settings}); there {
+		if n, there := pool.References(poolKey{dial, ts.settings, ts.failures}); there {
 			t.Errorf("%s is still held %d times", dial, n)
 		}
 	}
