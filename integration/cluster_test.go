@@ -450,3 +450,71 @@ func TestClusterBadConfig(t *testing.T) {
 		}
 	}
 }
+
+// slow stands before the server and holds its answers back for as long as it is
+// told to.
+func (r *redis) slow(t *testing.T, delay *atomic.Int64) (sock string) {
+	t.Helper()
+	sock = r.sock + "-slow"
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("unix", r.sock)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			go func() { _, _ = io.Copy(server, client); _ = server.Close() }()
+			go func() {
+				defer func() { _ = client.Close() }()
+				buf := make([]byte, 32<<10)
+				for {
+					n, err := server.Read(buf)
+					if err != nil {
+						return
+					}
+					time.Sleep(time.Duration(delay.Load()))
+					if _, err := client.Write(buf[:n]); err != nil {
+						return
+					}
+				}
+			}()
+		}
+	}()
+	return sock
+}
+
+// TestClusterServerSlow: a server that answers, but too late, holds nobody up.
+func TestClusterServerSlow(t *testing.T) {
+	r := startRedis(t)
+	var delay atomic.Int64
+	gw := node(t, "cluster unix://"+r.slow(t, &delay)+"\nquota {\nmax_overshoot 0%\n}", "api demo {\nquota per address 6000/m\nrespond ok\n}")
+	gw.up(t, 1)
+	before := len(gw.decisions(t))
+	stop := lateness()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		time.Sleep(200 * time.Millisecond)
+		delay.Store(int64(60 * time.Millisecond))
+		time.Sleep(700 * time.Millisecond)
+		delay.Store(0)
+	})
+	allowed, _ := hammer(t, []*gateway{gw}, 3, 1200*time.Millisecond)
+	wg.Wait()
+	most, rules := gw.slowest(t, before)
+	if stall := 20*time.Millisecond + 20*time.Millisecond + 3*stop(); most > stall || allowed == 0 {
+		t.Errorf("a decision took %v, and may take %v on this machine; %d allowed", most, stall, allowed)
+	}
+	if rules["rate"] == 0 || rules["rate, share of this node"] == 0 {
+		t.Errorf("decided by %v", rules)
+	}
+	gw.up(t, 1)
+}
