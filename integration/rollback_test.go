@@ -175,12 +175,16 @@ func TestCanaryFailing(t *testing.T) {
 func TestCanarySlow(t *testing.T) {
 	stable := newUpstream(t)
 	next := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
-		time.Sleep(80 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 		_, _ = io.WriteString(w, "slow")
 	})
 	gw := start(t, listening, released("slow", quick, next.addr(), stable.addr()))
-	gw.callers(t, 0, 240)
-	if e := event(t); e["why"] != "latency" || e["canary_p95_ms"].(int64) < 80 {
+	// With so few results the slowest one of the stable release is what counts,
+	// and where a busy machine made that slow as well, only the next window tells.
+	for end := time.Now().Add(time.Minute); len(heard) == 0 && time.Now().Before(end); {
+		gw.callers(t, 0, 120)
+	}
+	if e := event(t); e["why"] != "latency" || e["canary_p95_ms"].(int64) < 200 {
 		t.Errorf("the event says %v", e)
 	}
 	before := next.count()
