@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -16,6 +17,7 @@ import (
 )
 
 func init() {
+	httpcaddyfile.RegisterGlobalOption("drain", parseDrain)
 	httpcaddyfile.RegisterDirective("api", func(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		set, err := parse.Matcher(h)
 		if err != nil {
@@ -222,4 +224,29 @@ func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispe
 	}
 	tokens = append(tokens, caddyfile.Token{File: start.File, Line: last + 1, Text: "}"})
 	return caddyfile.NewDispenser(tokens)
+}
+
+// parseDrain reads the global option. Syntax:
+//
+//	drain off|<duration>
+func parseDrain(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
+	if existing != nil {
+		return nil, d.Err("the drain option stands twice")
+	}
+	drain := new(Drain)
+	if d.CountRemainingArgs() != 1 {
+		return nil, d.ArgErr()
+	}
+	switch d.NextArg(); d.Val() {
+	case "off":
+		drain.Off = true
+	default:
+		wait, err := caddy.ParseDuration(d.Val())
+		if err != nil || wait <= 0 || wait > maxDrain {
+			return nil, d.Errf("drain %q is neither off nor a duration of up to %v", d.Val(), maxDrain)
+		}
+		drain.Wait = caddy.Duration(wait)
+	}
+	return httpcaddyfile.App{Name: "gatehouse_drain", Value: caddyconfig.JSON(drain, nil)}, nil
 }

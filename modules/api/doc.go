@@ -14,6 +14,9 @@
 // The span of Caddy's tracing is told the same, and the last requests are
 // remembered for the console.
 //
+// When a configuration is replaced, the old one ends the connections of HTTP/1
+// by an answer, and not under a request that is on its way ([Drain]).
+//
 // # Price
 //
 // The chain of the block is compiled once, when the configuration is loaded.

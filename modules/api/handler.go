@@ -21,12 +21,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	ex.Modes = h.modes.Load()[h.Name]
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids
-	rw := &response{ResponseWriter: w, r: r, ids: ids, mask: h.UpstreamErrors == "mask"}
+	rw := &response{ResponseWriter: w, r: r, drain: h.drain, ids: ids, mask: h.UpstreamErrors == "mask"}
 
 	abort, err := h.run(rw, r)
 	rw.dropTrailers()
 
 	status, denial := h.conclude(ex, rw, err)
+	if !rw.wrote {
+		h.drain.ask(r, w.Header())
+	}
 	switch {
 	case abort:
 	case denial == nil:

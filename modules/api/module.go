@@ -16,7 +16,10 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
-func init() { caddy.RegisterModule(new(Handler)) }
+func init() {
+	caddy.RegisterModule(new(Handler))
+	caddy.RegisterModule(new(Drain))
+}
 
 // Handler stands around everything that an API consists of.
 //
@@ -64,6 +67,7 @@ type Handler struct {
 	logger    *zap.Logger
 	decisions *zap.Logger
 	modes     registry.Live[map[string]gate.LiveModes]
+	drain     *Drain
 	counted   bool
 }
 
@@ -97,6 +101,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	var err error
 	if h.modes, err = modes.Open(ctx); err != nil {
 		return err
+	}
+	app, err := ctx.App("gatehouse_drain")
+	if err != nil {
+		return err
+	}
+	h.drain = app.(*Drain)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		h.drain.watch(server)
 	}
 	running.LoadOrStore(h.Name, h.Name)
 	h.counted = true

@@ -17,9 +17,10 @@ import (
 // gRPC.
 type response struct {
 	http.ResponseWriter
-	r    *http.Request
-	ids  []string
-	mask bool // hold 5xx back
+	r     *http.Request
+	drain *Drain
+	ids   []string
+	mask  bool // hold 5xx back
 
 	status int  // as the chain said; 0 while it has not
 	held   int  // the 5xx that was held back, or 0
@@ -54,6 +55,9 @@ func (w *response) WriteHeader(status int) {
 	}
 	if !w.grpc {
 		delete(header, "Trailer")
+	}
+	if status != http.StatusSwitchingProtocols {
+		w.drain.ask(w.r, header)
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
