@@ -214,6 +214,38 @@ func TestAllOpenRefuse(t *testing.T) {
 	}
 }
 
+// TestTricklingProbe: who sends a body a byte at a time does not take the probe
+// from others, with one upstream and with several, small bodies and large.
+func TestTricklingProbe(t *testing.T) {
+	for _, n := range []int{1, 2} {
+		for _, length := range []int{1000, 10_000_000} {
+			t.Run(fmt.Sprintf("%d upstreams, %d bytes", n, length), func(t *testing.T) {
+				u := newUpstream(t)
+				u.status.Store(500)
+				others := []string{u.addr(), dead(t)}[:n]
+				gw := start(t, "", proxied(fmt.Sprintf("transport gatehouse {\n breaker {\n all_open refuse\n samples %d\n open 300ms\n probes 1\n}\n}", 20+n), others...))
+				eventually(t, "the breakers to open", func() bool { return gw.do(t, http.MethodGet, "/", nil, "").status == 503 })
+				u.status.Store(200)
+				time.Sleep(350 * time.Millisecond)
+				for range 3 {
+					slow, err := net.Dial("unix", gw.sock)
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer slow.Close()
+					if _, err := fmt.Fprintf(slow, "PUT / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\nx", length); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(100 * time.Millisecond)
+				if a := gw.do(t, http.MethodGet, "/", nil, ""); a.status != 200 {
+					t.Errorf("another client: %d %s", a.status, a.body)
+				}
+			})
+		}
+	}
+}
+
 func TestRetriedStatuses(t *testing.T) {
 	good, bad := newUpstream(t), newUpstream(t)
 	bad.status.Store(503)

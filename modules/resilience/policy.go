@@ -95,8 +95,8 @@ func (p *Policy) Select(all reverseproxy.UpstreamPool, r *http.Request, _ http.R
 		}
 		t := p.transport.targets.look(u)
 		ready := breaker.Ready
-		if t != nil && mode == gate.Enforce {
-			ready = t.Look(repeatable(r), now)
+		if t != nil && mode == gate.Enforce && t.State() != breaker.Closed {
+			ready = t.Look(repeatable(r) && p.transport.prompt(ex, r), now)
 		}
 		switch {
 		case ready == breaker.Due && run == nil && p.probe(t, ex, r, now):
@@ -105,7 +105,7 @@ func (p *Policy) Select(all reverseproxy.UpstreamPool, r *http.Request, _ http.R
 			deaf.add(u)
 		case ready != breaker.Ready:
 			failing.add(u)
-		case run != nil && slices.Contains(run.tried, u):
+		case run != nil && run.met(u):
 			tried.add(u)
 		case p.local == nil || p.local[u.Dial]:
 			near.add(u)

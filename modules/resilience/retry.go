@@ -39,9 +39,9 @@ type run struct {
 	transport *Transport
 	url       *url.URL // tells one pass through the proxy from another
 	first     time.Time
-	tried     []*reverseproxy.Upstream
-	again     bool  // another try has been granted
-	last      error // how it ended
+	tried     []string // what was dialed: a dynamic upstream is another object each time
+	again     bool     // another try has been granted
+	last      error    // how it ended
 
 	probe  *target // the upstream that the policy took a permit for
 	permit breaker.Permit
@@ -56,6 +56,16 @@ func (t *Transport) runOf(ex *gate.Exchange, r *http.Request) *run {
 		return run
 	}
 	return nil
+}
+
+// met reports whether the request has been sent to an upstream before.
+func (r *run) met(u *reverseproxy.Upstream) bool { return slices.Contains(r.tried, dialOf(u)) }
+
+func dialOf(u *reverseproxy.Upstream) string {
+	if u == nil {
+		return ""
+	}
+	return u.Dial
 }
 
 // resume takes up a try that was granted. One that was not is what Caddy does
@@ -83,7 +93,7 @@ func (y *try) prepare() error {
 	if run.body != nil {
 		y.r.Body = io.NopCloser(bytes.NewReader(run.body))
 	}
-	if !slices.Contains(run.tried, y.upstream) {
+	if !run.met(y.upstream) {
 		return nil
 	}
 	const base = 25 * time.Millisecond
@@ -129,7 +139,7 @@ func (y *try) again(sent bool) bool {
 	case !y.reserve():
 		outcome = "no_budget"
 	default:
-		run.tried = append(run.tried, y.upstream)
+		run.tried = append(run.tried, dialOf(y.upstream))
 		run.body, run.again = body, true
 	}
 	retries.WithLabelValues(outcome).Inc()
@@ -168,7 +178,7 @@ func (y *try) leave() *run {
 func (y *try) end(err error) error {
 	run := y.leave()
 	run.last, run.again = err, false
-	run.tried = append(run.tried, y.upstream)
+	run.tried = append(run.tried, dialOf(y.upstream))
 	return err
 }
 
@@ -185,4 +195,15 @@ func (y *try) hold() {
 	if lb := y.t.proxy.LoadBalancing; lb != nil && (lb.Retries > 0 || lb.TryDuration > 0) && repeatable(y.r) {
 		y.ex.Hold(y.r, y.t.Retry.Body)
 	}
+}
+
+// prompt reports whether the client is not waited for any more. One that sends
+// its body a byte at a time would keep all others from an upstream that waits
+// for what its probe finds out.
+func (t *Transport) prompt(ex *gate.Exchange, r *http.Request) bool {
+	if ex == nil {
+		return r.Body == nil || r.Body == http.NoBody
+	}
+	_, whole := ex.Hold(r, t.Retry.Body)
+	return whole
 }

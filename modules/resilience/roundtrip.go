@@ -111,6 +111,8 @@ func (y *try) enter() (breaker.Permit, bool) {
 	case y.run != nil && y.run.probe == y.target:
 		y.run.probe = nil
 		return y.run.permit, true
+	case y.target.State() != breaker.Closed && y.target.Look(y.t.prompt(y.ex, y.r), y.began) > breaker.Due:
+		return breaker.Permit{}, false
 	}
 	return y.target.Enter(y.began)
 }
@@ -223,12 +225,9 @@ func (y *try) late() *gate.Denial {
 
 // rule names the upstream, for the log.
 func (y *try) rule() string {
-	name := ""
-	switch {
-	case y.target != nil:
+	name := dialOf(y.upstream)
+	if y.target != nil {
 		name = y.target.dial
-	case y.upstream != nil:
-		name = y.upstream.Dial
 	}
 	if y.run != nil && len(y.run.tried) > 0 {
 		return fmt.Sprintf("%s, try %d", name, len(y.run.tried)+1)
