@@ -35,7 +35,7 @@ type resource struct {
 
 func newResource(kind, contentType string, data []byte) *resource {
 	sum := sha256.Sum256(data)
-	r := &resource{kind: kind, contentType: contentType, data: data, etag: `"` + hex.EncodeToString(sum[:8]) + `"`, header: make(http.Header)}
+	r := &resource{kind: kind, contentType: contentType, data: data, etag: `W/"` + hex.EncodeToString(sum[:8]) + `"`, header: make(http.Header)}
 	if len(data) > 1024 {
 		var buf bytes.Buffer
 		z, _ := gzip.NewWriterLevel(&buf, gzip.BestCompression) // the level is one that exists
@@ -76,13 +76,13 @@ func (res *resource) serve(w http.ResponseWriter, r *http.Request) {
 	if res.zipped {
 		h.Set("Vary", "Accept-Encoding")
 	}
-	if r.Header.Get("If-None-Match") == res.etag {
+	if res.matches(r.Header.Get("If-None-Match")) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	data := res.data
 	if res.zipped {
-		if strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
+		if takesGzip(r.Header.Get("Accept-Encoding")) {
 			h.Set("Content-Encoding", "gzip")
 		} else if z, err := gzip.NewReader(bytes.NewReader(data)); err == nil {
 			data, _ = io.ReadAll(z) // our own data, which is whole
@@ -92,6 +92,28 @@ func (res *resource) serve(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(data)
 	}
+}
+
+// matches compares as RFC 9110, section 8.8.3.2, has it for weak tags: what is
+// sent may be encoded or not.
+func (res *resource) matches(tags string) bool {
+	for tag := range strings.SplitSeq(tags, ",") {
+		if tag = strings.TrimSpace(tag); tag == "*" || strings.TrimPrefix(tag, "W/") == strings.TrimPrefix(res.etag, "W/") {
+			return true
+		}
+	}
+	return false
+}
+
+func takesGzip(accept string) bool {
+	for coding := range strings.SplitSeq(accept, ",") {
+		name, weight, _ := strings.Cut(coding, ";")
+		if strings.TrimSpace(name) == "gzip" {
+			_, q, _ := strings.Cut(weight, "=")
+			return strings.Trim(q, " 0.") != "" || weight == ""
+		}
+	}
+	return false
 }
 
 // What the pages need besides themselves: our own files, and Swagger UI.

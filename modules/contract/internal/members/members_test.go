@@ -44,3 +44,31 @@ nothing: {type: object}
 		}
 	}
 }
+
+// FuzzUnknown: no schema and no value lead astray, what is found is bounded and
+// sorted, and a value that has only members of its schema has none.
+func FuzzUnknown(f *testing.F) {
+	f.Add([]byte(`{"properties":{"a":{"$ref":"#"}}}`), []byte(`{"a":{"a":{"b":1}},"c":[{}]}`))
+	f.Add([]byte(`{"allOf":[{"$ref":"#"},{"properties":{"a/b":{"items":{"$ref":"#"}}}}]}`), []byte(`{"a/b":[{"x":1},{"x":2}]}`))
+	f.Add([]byte(`{"properties":{"a":{"additionalProperties":false}},"oneOf":[true,{"properties":{"b":{}}}]}`), []byte(`{"a":{"z":1},"b":null}`))
+	f.Fuzz(func(t *testing.T, schema, data []byte) {
+		main, err := openapi.ReadBytes("s.yaml", schema)
+		var value any
+		if err != nil || json.Unmarshal(data, &value) != nil {
+			return
+		}
+		s := NewBuilder().Of(openapi.Node{Files: openapi.NewFiles(main), File: main, Value: main.Root})
+		const limit = 5
+		found := s.Unknown(value, limit)
+		if len(found) > limit || !slices.IsSorted(found) || len(slices.Compact(slices.Clone(found))) != len(found) {
+			t.Fatalf("%q", found)
+		}
+		if m, ok := value.(map[string]any); ok && len(found) == 0 && !s.open {
+			for name := range m {
+				if s.members[name] == nil {
+					t.Errorf("%q is not described, and not found", name)
+				}
+			}
+		}
+	})
+}
