@@ -3,7 +3,9 @@ package integration
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -378,6 +380,30 @@ func TestOverview(t *testing.T) {
 	}
 	if !open || o.Quota.Keys < 1 || len(o.APIs) == 0 {
 		t.Errorf("overview %+v", o)
+	}
+}
+
+// TestCertificatesOnDemand: what is issued for a name that no configuration has
+// is listed too, also after a reload.
+func TestCertificatesOnDemand(t *testing.T) {
+	permission := newUpstream(t)
+	gw := prepare(t)
+	httpPort, httpsPort := freePorts(t)
+	src := strings.Replace(gw.caddyfile(fmt.Sprintf("skip_install_trust\nhttp_port %d\nhttps_port %d\non_demand_tls {\nask http://%s/\n}", httpPort, httpsPort, permission.addr()),
+		"api demo {\nrespond ok\n}\n}\nhttps:// {\nbind 127.0.0.1\ntls internal {\non_demand\n}\nrespond ok"), "auto_https off", "auto_https disable_redirects", 1)
+	if err := gw.loadFile(src); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", httpsPort), &tls.Config{ServerName: "tenant.test", InsecureSkipVerify: true}) //nolint:gosec // an authority of the gateway's own
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	for _, when := range []string{"issued", "reloaded"} {
+		eventually(t, when, func() bool { return strings.Contains(gw.ask(t, "/gatehouse/overview"), `"names":["tenant.test"]`) })
+		if err := gw.loadFile(src + "\n# again"); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 

@@ -2,8 +2,11 @@ package console
 
 import (
 	"cmp"
+	"context"
+	"maps"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -22,12 +25,45 @@ type certificate struct {
 // maxNames bounds how many names are looked up, as many as there may be.
 const maxNames = 1000
 
+// onDemand are names that no configuration has, of certificates that Caddy took
+// up while it ran. They outlive a reload, as its cache of certificates does.
+var onDemand struct {
+	sync.Mutex
+	names map[string]bool
+}
+
+// Handle is told of each certificate that Caddy takes up.
+func (*Admin) Handle(_ context.Context, e caddy.Event) error {
+	sans, _ := e.Data["sans"].([]string)
+	onDemand.Lock()
+	defer onDemand.Unlock()
+	if onDemand.names == nil {
+		onDemand.names = make(map[string]bool)
+	}
+	if len(onDemand.names)+len(sans) > maxNames {
+		for name := range onDemand.names {
+			if len(caddytls.AllMatchingCertificates(name)) == 0 {
+				delete(onDemand.names, name) // Caddy has dropped it
+			}
+		}
+	}
+	for _, name := range sans {
+		if len(onDemand.names) < maxNames {
+			onDemand.names[name] = true
+		}
+	}
+	return nil
+}
+
 // certificates lists what Caddy would present for the names that its servers
-// serve and its certificate automation manages, the first to expire first.
-// Those issued on demand for names that no configuration has are not listed.
+// serve and its certificate automation manages, and what it took up on demand,
+// the first to expire first.
 func certificates(ctx caddy.Context) []certificate {
 	list, seen := []certificate{}, map[string]bool{}
-	for _, name := range names(ctx) {
+	onDemand.Lock()
+	taken := slices.Collect(maps.Keys(onDemand.names))
+	onDemand.Unlock()
+	for _, name := range append(names(ctx), taken...) {
 		for _, cert := range caddytls.AllMatchingCertificates(name) {
 			leaf := cert.Leaf
 			if leaf == nil || seen[cert.Hash()] {

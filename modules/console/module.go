@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -98,6 +99,13 @@ func (*Admin) CaddyModule() caddy.ModuleInfo {
 // Provision has Exchanges remembered from now on: there is somebody to ask.
 func (a *Admin) Provision(ctx caddy.Context) error {
 	a.gone = ctx.Done()
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	if err := events.(*caddyevents.App).On("cached_managed_cert", a); err != nil {
+		return err
+	}
 	if settled.Load() == nil && gate.RecentKept() == 0 {
 		gate.KeepRecent(defaultKeep)
 	}
@@ -144,4 +152,6 @@ var (
 	_ caddy.Validator   = (*App)(nil)
 	_ caddy.Provisioner = (*Admin)(nil)
 	_ caddy.AdminRouter = (*Admin)(nil)
+
+	_ caddyevents.Handler = (*Admin)(nil)
 )
