@@ -25,6 +25,7 @@ func init() { caddy.RegisterModule(Admin{}) }
 // Admin is the door to live objects on Caddy's admin endpoint.
 //
 //	GET    /gatehouse/<kind>[?after=<id>&limit=<n>]
+//	POST   /gatehouse/<kind>          for revocations, whose ids follow from them
 //	GET    /gatehouse/<kind>/<id>
 //	PUT    /gatehouse/<kind>/<id>     the whole object
 //	PATCH  /gatehouse/<kind>/<id>     a merge patch (RFC 7396)
@@ -80,12 +81,16 @@ func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
 	switch {
 	case id == "" && r.Method == http.MethodGet:
 		return s.serveList(w, r, k)
+	case id == "" && r.Method == http.MethodPost && s.tables[k.name()].parts != nil:
+		return s.servePost(w, r, k.(packed))
+	case id == "" && s.tables[k.name()].parts != nil:
+		return notAllowed(w, "GET, POST")
 	case id == "":
 		return notAllowed(w, "GET")
 	case !validID(id):
 		return badRequest("%q is no id: at most 128 letters, digits, dots, underscores and hyphens, the first a letter or digit", id)
 	case r.Method == http.MethodGet:
-		return s.serveOne(w, k, id)
+		return s.serveOne(w, r, k, id)
 	}
 	var edit edit
 	switch r.Method {
@@ -116,6 +121,21 @@ func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
 	return s.serveChange(w, r, k, id, edit)
 }
 
+// servePost creates or replaces an object whose id follows from what it is.
+func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed) error {
+	value, err := readValue(r)
+	if err != nil {
+		return err
+	}
+	ready, err := k.read("", value)
+	if err != nil {
+		return badRequest("%w", err)
+	}
+	id := k.idOf(ready)
+	w.Header().Set("Location", prefix+k.name()+"/"+id)
+	return s.serveChange(w, r, k, id, func(*object) (json.RawMessage, error) { return value, nil })
+}
+
 // changeTimeout bounds how long a change waits for the storage and its lock.
 const changeTimeout = 15 * time.Second
 
@@ -133,14 +153,11 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 		created = old == nil
 		return edit(old)
 	})
-	var refused caddy.APIError
 	switch {
-	case errors.As(err, &refused):
-		return refused
 	case errors.Is(err, errPrecondition):
 		return caddy.APIError{HTTPStatus: http.StatusPreconditionFailed, Err: err}
 	case err != nil:
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return away(err)
 	}
 	if o == nil {
 		w.WriteHeader(http.StatusNoContent)
@@ -177,6 +194,37 @@ func etag(o *object) string { return `"` + strconv.FormatUint(o.Version, 10) + `
 
 const maxPage = 1000
 
+// page is a part of a list.
+type page struct {
+	Objects []*object `json:"objects"`
+	Total   int       `json:"total"`
+	Next    string    `json:"next,omitempty"` // what `after` continues with
+}
+
+// servePacked lists from the storage what memory does not hold.
+func (s *store) servePacked(w http.ResponseWriter, r *http.Request, t *table, after string, limit int) error {
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	objects, more, err := s.page(ctx, t, after, limit)
+	if err != nil {
+		return away(err)
+	}
+	page := page{Objects: append([]*object{}, objects...), Total: t.parts.set.Len()}
+	if more {
+		page.Next = objects[len(objects)-1].ID
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(page)
+}
+
+// away is the answer while the storage is, unless the error has one of its own.
+func away(err error) error {
+	if refused, ok := errors.AsType[caddy.APIError](err); ok {
+		return refused
+	}
+	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+}
+
 func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error {
 	limit, after := maxPage, r.URL.Query().Get("after")
 	if word := r.URL.Query().Get("limit"); word != "" {
@@ -185,6 +233,9 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 			return badRequest("limit %q is not a number from 1 to %d", word, maxPage)
 		}
 		limit = n
+	}
+	if t := s.tables[k.name()]; t.parts != nil {
+		return s.servePacked(w, r, t, after, limit)
 	}
 	all := map[string]*object{}
 	s.mu.RLock()
@@ -198,11 +249,7 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 	if found {
 		at++
 	}
-	page := struct {
-		Objects []*object `json:"objects"`
-		Total   int       `json:"total"`
-		Next    string    `json:"next,omitempty"` // what `after` continues with
-	}{Objects: []*object{}, Total: len(ids)}
+	page := page{Objects: []*object{}, Total: len(ids)}
 	for _, id := range ids[at:min(at+limit, len(ids))] {
 		page.Objects = append(page.Objects, all[id])
 	}
@@ -213,7 +260,19 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 	return json.NewEncoder(w).Encode(page)
 }
 
-func (s *store) serveOne(w http.ResponseWriter, k kind, id string) error {
+func (s *store) serveOne(w http.ResponseWriter, r *http.Request, k kind, id string) error {
+	if t := s.tables[k.name()]; t.parts != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+		defer cancel()
+		_, o, err := s.current(ctx, t, id)
+		switch {
+		case err != nil:
+			return away(err)
+		case o == nil:
+			return notFound(k, id)
+		}
+		return answer(w, http.StatusOK, o)
+	}
 	if value, ok := defined(k)[id]; ok {
 		return answer(w, http.StatusOK, &object{ID: id, Source: "config", Value: value})
 	}

@@ -41,7 +41,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // readTimeout bounds the first reading, so that a dead storage is an error
 // rather than a configuration that hangs.
-const readTimeout = 30 * time.Second
+const readTimeout = time.Minute
 
 // Provision reads what is stored. It is an error if that cannot be done and
 // nothing is remembered: without them, a key that was revoked would be back.
@@ -83,14 +83,17 @@ func (a *App) Start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.done.Go(func() {
-		tick := time.NewTicker(time.Duration(a.Poll))
+		tick, sweep := time.NewTicker(time.Duration(a.Poll)), time.NewTicker(time.Minute)
 		defer tick.Stop()
+		defer sweep.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
 				a.store.poll(ctx)
+			case <-sweep.C:
+				a.store.sweep(ctx, time.Now())
 			}
 		}
 	})

@@ -106,7 +106,11 @@ func (s *store) ask(method, path, body string, header ...string) *httptest.Respo
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	if err := s.route(w, r, colours); err != nil {
+	var k kind = colours
+	if strings.HasPrefix(path, "grains") {
+		k = grains
+	}
+	if err := s.route(w, r, k); err != nil {
 		var refused caddy.APIError
 		if !errors.As(err, &refused) {
 			panic(err)

@@ -57,14 +57,20 @@ type journal struct {
 	Changes  []change `json:"changes"`
 }
 
-// table holds the objects of one kind.
+// table holds the objects of one kind: those of a packed one in parts, and
+// others in objects.
 type table struct {
 	kind     kind
 	objects  map[string]*object // guarded by store.mu
 	snapshot atomic.Pointer[any]
+	parts    *parts
 }
 
 func (t *table) publish() {
+	if t.parts != nil {
+		objectsHeld.WithLabelValues(t.kind.name()).Set(float64(t.parts.set.Len()))
+		return
+	}
 	s := t.kind.index(t.objects)
 	t.snapshot.Store(&s)
 	objectsHeld.WithLabelValues(t.kind.name()).Set(float64(len(t.objects)))
@@ -75,6 +81,8 @@ type store struct {
 	storage certmagic.Storage
 	tables  map[string]*table
 	logger  atomic.Pointer[zap.Logger]
+
+	changing sync.Mutex // taken before mu, and held while a change waits for the storage's lock
 
 	mu       sync.RWMutex
 	journal  journal
@@ -91,6 +99,9 @@ func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logge
 	s.logger.Store(logger)
 	for _, k := range kinds {
 		s.tables[k.name()] = &table{kind: k, objects: map[string]*object{}}
+		if p, ok := k.(packed); ok {
+			s.tables[k.name()].parts = &parts{set: p.newSet(), stamps: make([]stamp, PackedParts)}
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -155,7 +166,15 @@ func (s *store) readAll(ctx context.Context) error {
 		return err
 	}
 	all := make(map[string]map[string]*object, len(s.tables))
-	for name := range s.tables {
+	for name, t := range s.tables {
+		if t.parts != nil {
+			version, err := s.readParts(ctx, t)
+			if err != nil {
+				return err
+			}
+			j.Revision = max(j.Revision, version)
+			continue
+		}
 		objects := map[string]*object{}
 		keys, err := s.storage.List(ctx, root+"/"+name, false)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -188,8 +207,17 @@ func (s *store) readAll(ctx context.Context) error {
 // readChanged reads what the journal says has changed since ours.
 func (s *store) readChanged(ctx context.Context, j journal) error {
 	fresh := map[[2]string]*object{}
+	touched := map[*table]bool{}
 	for _, c := range j.Changes {
-		if c.Revision <= s.journal.Revision || s.tables[c.Kind] == nil {
+		t := s.tables[c.Kind]
+		if c.Revision <= s.journal.Revision || t == nil {
+			continue
+		}
+		if t.parts != nil {
+			touched[t] = true
+			if err := s.readPart(ctx, t, c); err != nil {
+				return err
+			}
 			continue
 		}
 		o, err := s.read(ctx, c.Kind, c.ID)
@@ -198,7 +226,6 @@ func (s *store) readChanged(ctx context.Context, j journal) error {
 		}
 		fresh[[2]string{c.Kind, c.ID}] = o
 	}
-	touched := map[*table]bool{}
 	for at, o := range fresh {
 		t := s.tables[at[0]]
 		put(t.objects, at[1], o)
@@ -233,12 +260,19 @@ func (s *store) read(ctx context.Context, kind, id string) (*object, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading %s/%s: %w", kind, id, err)
 	}
-	o.ID, o.Source = id, "live"
-	if o.ready, err = s.tables[kind].kind.read(id, o.Value); err != nil {
-		o.ready = nil
-		s.logger.Load().Error("a live object cannot be understood and has no effect", zap.String("kind", kind), zap.String("id", id), zap.Error(err))
-	}
+	o.ID = id
+	s.understand(s.tables[kind], o)
 	return o, nil
+}
+
+// understand makes of an object what its kind reads in it.
+func (s *store) understand(t *table, o *object) {
+	o.Source = "live"
+	var err error
+	if o.ready, err = t.kind.read(o.ID, o.Value); err != nil {
+		o.ready = nil
+		s.logger.Load().Error("a live object cannot be understood and has no effect", zap.String("kind", t.kind.name()), zap.String("id", o.ID), zap.Error(err))
+	}
 }
 
 func objectKey(kind, id string) string { return root + "/" + kind + "/" + id + ".json" }
@@ -253,8 +287,9 @@ type edit func(old *object) (json.RawMessage, error)
 // change applies an edit to one object: under the storage's lock, on its
 // newest state, stored before it is seen.
 func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*object, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	// Who waits for the lock goes on following what its holder changes.
 	if err := s.storage.Lock(ctx, lockName); err != nil {
 		return nil, fmt.Errorf("locking the storage: %w", err)
 	}
@@ -263,11 +298,16 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 			s.logger.Load().Error("unlocking the storage", zap.Error(err))
 		}
 	}()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if err := s.refresh(ctx); err != nil {
 		return nil, err
 	}
 	t := s.tables[kind]
-	old := t.objects[id]
+	p, old, err := s.current(ctx, t, id)
+	if err != nil {
+		return nil, err
+	}
 	value, err := edit(old)
 	if err != nil {
 		return nil, err
@@ -277,13 +317,12 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 	var o *object
 	if value == nil {
 		c.Action = "delete"
-		err = s.storage.Delete(ctx, objectKey(kind, id))
 	} else {
 		c.Action = "replace"
 		if old == nil {
 			c.Action = "create"
-			if len(t.objects) >= maxObjects {
-				return nil, badRequest("there are %d %s, which is as many as there may be", len(t.objects), kind)
+			if held := t.held(); held >= maxObjects {
+				return nil, badRequest("there are %d %s, which is as many as there may be", held, kind)
 			}
 		}
 		o = &object{ID: id, Version: c.Revision, Updated: now, By: by, Source: "live", Value: value}
@@ -293,21 +332,46 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 		if err != nil {
 			return nil, badRequest("%w", err)
 		}
-		var data []byte
-		if data, err = json.Marshal(o); err == nil {
-			err = s.storage.Store(ctx, objectKey(kind, id), data)
-		}
 	}
-	if err != nil {
+	if err := s.keep(ctx, t, p, id, o); err != nil {
 		return nil, fmt.Errorf("storing %s/%s: %w", kind, id, err)
 	}
-	return o, s.tell(ctx, t, o, c)
+	return o, s.tell(ctx, t, p, o, c)
+}
+
+// current finds the object that a change is for, and the part that it is in if
+// its kind is packed.
+func (s *store) current(ctx context.Context, t *table, id string) (*storedPart, *object, error) {
+	if t.parts == nil {
+		return nil, t.objects[id], nil
+	}
+	p, err := s.loadPart(ctx, t, partOf(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	return p, p.find(id), nil
+}
+
+// keep stores an object, or takes it away if it is nil.
+func (s *store) keep(ctx context.Context, t *table, p *storedPart, id string, o *object) error {
+	if p != nil {
+		p.put(id, o)
+		return s.storePart(ctx, t, p)
+	}
+	if o == nil {
+		return s.storage.Delete(ctx, objectKey(t.kind.name(), id))
+	}
+	data, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return s.storage.Store(ctx, objectKey(t.kind.name(), id), data)
 }
 
 // tell writes the journal, which other nodes follow, and makes the change seen
 // here. The object is stored by now: it is in effect even if the journal
 // cannot be written, and other nodes then learn of it when they read everything.
-func (s *store) tell(ctx context.Context, t *table, o *object, c change) error {
+func (s *store) tell(ctx context.Context, t *table, p *storedPart, o *object, c change) error {
 	j := journal{Revision: c.Revision, Changes: append(s.journal.Changes[max(0, len(s.journal.Changes)+1-maxJournal):], c)}
 	data, err := json.Marshal(j)
 	if err == nil {
@@ -318,7 +382,11 @@ func (s *store) tell(ctx context.Context, t *table, o *object, c change) error {
 		err = fmt.Errorf("writing the journal of live objects: %w", err)
 	}
 	s.journal = j
-	put(t.objects, c.ID, o)
+	if p != nil {
+		t.show(p)
+	} else {
+		put(t.objects, c.ID, o)
+	}
 	t.publish()
 	changes.WithLabelValues(c.Kind, c.Action).Inc()
 	s.logger.Load().Named("audit").Info("live object changed",
