@@ -8,8 +8,9 @@
 // A change is acknowledged once it is in Caddy's storage, and leaves an audit
 // record behind: in the log, and in a journal of the last 256 changes.
 //
-// Several nodes meet in the storage: each looks at the journal there every few
-// seconds. While the storage is away the last good copy decides on, changes
+// Several nodes meet in the storage: each looks at the journal there when
+// another tells over the cluster's link that it has changed something, and
+// every few seconds. While the storage is away the last good copy decides on, changes
 // are refused with 503, and a gateway that has no copy yet does not start.
 //
 // A look-up costs an atomic load. A change costs one pass over the objects of

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
@@ -19,13 +20,16 @@ func init() { caddy.RegisterModule(new(App)) }
 // there.
 type App struct {
 	// How often the storage is asked whether another node changed something.
-	// A change made on this node takes effect at once. Default: 5s.
+	// A change made on this node takes effect at once, and with a cluster the
+	// others are told of it. Default: 5s.
 	Poll caddy.Duration `json:"poll,omitempty"`
 
-	store *store
-	key   string
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	store   *store
+	key     string
+	link    *cluster.Link // nil for a gateway alone
+	notices notices
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 }
 
 // stores are kept over reloads, one for each storage.
@@ -49,9 +53,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.Poll == 0 {
 		a.Poll = caddy.Duration(5 * time.Second)
 	}
-	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures); err != nil {
+	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures, noticed); err != nil {
 		return err
 	}
+	var err error
+	if a.link, err = cluster.Of(ctx); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	a.notices.wake = make(chan struct{}, 1)
 	logger, storage := ctx.Logger(), ctx.Storage()
 	// A storage that has no name of its own is told by its settings.
 	a.key = fmt.Sprintf("%T %v", storage, storage)
@@ -82,17 +91,17 @@ func (a *App) Validate() error {
 func (a *App) Start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
+	a.store.serve(a, true)
+	a.done.Go(func() { a.follow(ctx) })
+	a.done.Go(func() { a.link.Listen(ctx, topic, a.notices.heard, a.notices.begin) })
 	a.done.Go(func() {
-		tick, sweep := time.NewTicker(time.Duration(a.Poll)), time.NewTicker(time.Minute)
+		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
-		defer sweep.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				a.store.poll(ctx)
-			case <-sweep.C:
 				a.store.sweep(ctx, time.Now())
 			}
 		}
@@ -103,6 +112,7 @@ func (a *App) Start() error {
 // Stop ends what Start began.
 func (a *App) Stop() error {
 	if a.stop != nil {
+		a.store.serve(a, false)
 		a.stop()
 		a.done.Wait()
 	}

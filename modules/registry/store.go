@@ -81,6 +81,7 @@ type store struct {
 	storage certmagic.Storage
 	tables  map[string]*table
 	logger  atomic.Pointer[zap.Logger]
+	running atomic.Pointer[[]*App] // those that have started, the newest last: two during a reload
 
 	changing sync.Mutex // taken before mu, and held while a change waits for the storage's lock
 
@@ -117,6 +118,8 @@ const rereadEvery = 10 * time.Minute
 
 // poll follows what other nodes wrote.
 func (s *store) poll(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_ = s.refresh(ctx) // has logged and counted it
@@ -287,11 +290,21 @@ type edit func(old *object) (json.RawMessage, error)
 // change applies an edit to one object: under the storage's lock, on its
 // newest state, stored before it is seen.
 func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*object, error) {
+	o, revision, err := s.write(ctx, kind, id, by, edit)
+	if revision > 0 {
+		s.spread(revision) // holding nothing: the link may take its time
+	}
+	return o, err
+}
+
+// write is change before others are told: it returns the revision that there is
+// now, or 0 if nothing changed.
+func (s *store) write(ctx context.Context, kind, id, by string, edit edit) (*object, uint64, error) {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	// Who waits for the lock goes on following what its holder changes.
 	if err := s.storage.Lock(ctx, lockName); err != nil {
-		return nil, fmt.Errorf("locking the storage: %w", err)
+		return nil, 0, fmt.Errorf("locking the storage: %w", err)
 	}
 	defer func() {
 		if err := s.storage.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
@@ -301,16 +314,16 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(ctx); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	t := s.tables[kind]
 	p, old, err := s.current(ctx, t, id)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	value, err := edit(old)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	now := time.Now().UTC()
 	c := change{Revision: s.journal.Revision + 1, At: now, By: by, Kind: kind, ID: id}
@@ -322,7 +335,7 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 		if old == nil {
 			c.Action = "create"
 			if held := t.held(); held >= maxObjects {
-				return nil, badRequest("there are %d %s, which is as many as there may be", held, kind)
+				return nil, 0, badRequest("there are %d %s, which is as many as there may be", held, kind)
 			}
 		}
 		o = &object{ID: id, Version: c.Revision, Updated: now, By: by, Source: "live", Value: value}
@@ -330,13 +343,13 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 			err = t.kind.admit(id, o.ready)
 		}
 		if err != nil {
-			return nil, badRequest("%w", err)
+			return nil, 0, badRequest("%w", err)
 		}
 	}
 	if err := s.keep(ctx, t, p, id, o); err != nil {
-		return nil, fmt.Errorf("storing %s/%s: %w", kind, id, err)
+		return nil, 0, fmt.Errorf("storing %s/%s: %w", kind, id, err)
 	}
-	return o, s.tell(ctx, t, p, o, c)
+	return o, c.Revision, s.tell(ctx, t, p, o, c)
 }
 
 // current finds the object that a change is for, and the part that it is in if
