@@ -222,7 +222,7 @@ func away(err error) error {
 	if refused, ok := errors.AsType[caddy.APIError](err); ok {
 		return refused
 	}
-	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("the storage of live objects cannot be used at the moment: %w", err)}
 }
 
 func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error {

@@ -11,7 +11,8 @@
 // Several nodes meet in the storage: each looks at the journal there when
 // another tells over the cluster's link that it has changed something, and
 // every few seconds. While the storage is away the last good copy decides on, changes
-// are refused with 503, and a gateway that has no copy yet does not start.
+// are refused with 503. A gateway that starts then has a copy only if the option
+// copy names a folder for it; without, it does not start.
 //
 // A look-up costs an atomic load. A change costs one pass over the objects of
 // its kind; objects are at most 64 KiB each and a million of a kind. A kind of

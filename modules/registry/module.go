@@ -24,6 +24,15 @@ type App struct {
 	// others are told of it. Default: 5s.
 	Poll caddy.Duration `json:"poll,omitempty"`
 
+	// A folder of this node's own, in which what the storage has is kept as
+	// well, so that the gateway can start while the storage is away. Changes
+	// that it then has not heard of, revocations among them, are not in effect
+	// until the storage is back. Default: none, and it does not start.
+	Copy string `json:"copy,omitempty"`
+
+	// How old the copy may be that the gateway starts with. Default: 24h.
+	CopyMaxAge caddy.Duration `json:"copy_max_age,omitempty"`
+
 	store   *store
 	key     string
 	link    *cluster.Link // nil for a gateway alone
@@ -48,12 +57,16 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 const readTimeout = time.Minute
 
 // Provision reads what is stored. It is an error if that cannot be done and
-// nothing is remembered: without them, a key that was revoked would be back.
+// nothing is remembered, nor kept in a copy: without them, a key that was
+// revoked would be back.
 func (a *App) Provision(ctx caddy.Context) error {
 	if a.Poll == 0 {
 		a.Poll = caddy.Duration(5 * time.Second)
 	}
-	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures, noticed); err != nil {
+	if a.CopyMaxAge == 0 {
+		a.CopyMaxAge = caddy.Duration(24 * time.Hour)
+	}
+	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures, noticed, staleness); err != nil {
 		return err
 	}
 	var err error
@@ -67,7 +80,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	v, loaded, err := stores.LoadOrNew(a.key, func() (caddy.Destructor, error) {
 		timeout, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		return openStore(timeout, storage, logger)
+		return openStore(timeout, storage, logger, a.Copy, time.Duration(a.CopyMaxAge))
 	})
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
@@ -84,6 +97,9 @@ func (a *App) Validate() error {
 	if a.Poll < caddy.Duration(100*time.Millisecond) {
 		return errors.New("registry: poll must be at least 100ms")
 	}
+	if a.CopyMaxAge < 0 {
+		return errors.New("registry: copy_max_age must be more than 0")
+	}
 	return nil
 }
 
@@ -94,6 +110,9 @@ func (a *App) Start() error {
 	a.store.serve(a, true)
 	a.done.Go(func() { a.follow(ctx) })
 	a.done.Go(func() { a.link.Listen(ctx, topic, a.notices.heard, a.notices.begin) })
+	if a.Copy != "" {
+		a.done.Go(func() { a.store.keepCopy(ctx, a.Copy) })
+	}
 	a.done.Go(func() {
 		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()

@@ -123,6 +123,7 @@ func (s *store) loadPart(ctx context.Context, t *table, at int) (*storedPart, er
 func (s *store) storePart(ctx context.Context, t *table, p *storedPart) error {
 	p.drop(t.kind.(packed), time.Now())
 	key := partKey(t.kind.name(), p.at)
+	s.copier.touched(key)
 	if len(p.Objects) == 0 {
 		if !s.storage.Exists(ctx, key) {
 			return nil
@@ -200,6 +201,7 @@ func (s *store) readPart(ctx context.Context, t *table, c change) error {
 	if err != nil {
 		return err
 	}
+	s.copier.touched(partKey(t.kind.name(), at))
 	t.show(p)
 	return nil
 }

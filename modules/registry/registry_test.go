@@ -82,7 +82,7 @@ func (s *storage) Store(ctx context.Context, key string, value []byte) error {
 
 func open(t *testing.T, on certmagic.Storage) *store {
 	t.Helper()
-	s, err := openStore(t.Context(), on, zap.NewNop())
+	s, err := openStore(t.Context(), on, zap.NewNop(), "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -267,7 +267,7 @@ func TestStorageAway(t *testing.T) {
 	if look(s)["red"].Depth != 1 {
 		t.Error("a change was seen that was not stored")
 	}
-	if _, err := openStore(t.Context(), disk, zap.NewNop()); !errors.Is(err, errGone) {
+	if _, err := openStore(t.Context(), disk, zap.NewNop(), "", 0); !errors.Is(err, errGone) {
 		t.Errorf("a gateway without a copy opened with %v", err)
 	}
 	disk.take(false)
@@ -320,7 +320,7 @@ func TestAudit(t *testing.T) {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	s, err := openStore(b.Context(), &certmagic.FileStorage{Path: b.TempDir()}, zap.NewNop())
+	s, err := openStore(b.Context(), &certmagic.FileStorage{Path: b.TempDir()}, zap.NewNop(), "", 0)
 	if err != nil {
 		b.Fatal(err)
 	}

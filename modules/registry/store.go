@@ -89,13 +89,15 @@ type store struct {
 	journal  journal
 	complete time.Time // when everything was last read
 	stale    bool      // the storage could not be read the last time
+	copier   copier
 }
 
 // Destruct implements caddy.Destructor; pollers belong to apps.
 func (*store) Destruct() error { return nil }
 
-// openStore reads everything there is.
-func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logger) (*store, error) {
+// openStore reads everything there is: from the storage, or else from the copy
+// in a folder, if one is named and not older than maxAge.
+func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logger, folder string, maxAge time.Duration) (*store, error) {
 	s := &store{storage: storage, tables: make(map[string]*table, len(kinds))}
 	s.logger.Store(logger)
 	for _, k := range kinds {
@@ -106,10 +108,40 @@ func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logge
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.readAll(ctx); err != nil {
-		return nil, err
+	staleness.Set(0)
+	err := s.readAll(ctx)
+	if folder == "" {
+		if err != nil {
+			err = fmt.Errorf("%w (with the option copy, a gateway starts with what it knew last)", err)
+			return nil, err
+		}
+		return s, nil
 	}
+	if err == nil && s.journal.Revision == 0 {
+		// A folder that is not mounted is empty.
+		if c, unknown := readCopied(ctx, &certmagic.FileStorage{Path: folder}); unknown == nil && c.Revision > 0 {
+			err = fmt.Errorf("the storage has no live objects, and had %d changes when the copy in %q was made; if that is meant, take the copy away", c.Revision, folder)
+		}
+	}
+	if err == nil {
+		return s, nil
+	}
+	c, missing := s.openCopy(context.WithoutCancel(ctx), folder, maxAge, time.Now())
+	if missing != nil {
+		return nil, errors.Join(err, missing)
+	}
+	s.markStale(err)
+	logger.Error("live objects cannot be read; a copy decides on, and nothing can be changed", zap.Time("copied", c.At), zap.Error(err))
 	return s, nil
+}
+
+func (s *store) markStale(err error) {
+	s.stale = err != nil
+	staleness.Set(0)
+	if s.stale {
+		failures.Inc()
+		staleness.Set(1)
+	}
 }
 
 // rereadEvery bounds how long a node can miss a change whose writer died
@@ -130,20 +162,22 @@ func (s *store) refresh(ctx context.Context) error {
 	j, err := s.readJournal(ctx)
 	switch {
 	case err != nil:
+	case j.Revision == 0 && s.journal.Revision > 0:
+		// A folder that is not mounted is empty: nobody takes away a journal.
+		err = errors.New("the journal of live objects is gone; if that is meant, start the gateway again")
 	case time.Since(s.complete) > rereadEvery, j.Revision < s.journal.Revision, j.Revision-s.journal.Revision > uint64(len(j.Changes)):
 		err = s.readAll(ctx)
 	case j.Revision > s.journal.Revision:
 		err = s.readChanged(ctx, j)
 	}
 	if err != nil {
-		failures.Inc()
 		if !s.stale {
 			s.logger.Load().Error("live objects cannot be read; the last good copy decides on", zap.Error(err))
 		}
 	} else if s.stale {
 		s.logger.Load().Info("live objects can be read again")
 	}
-	s.stale = err != nil
+	s.markStale(err)
 	return err
 }
 
@@ -203,7 +237,7 @@ func (s *store) readAll(ctx context.Context) error {
 		t.objects = all[name]
 		t.publish()
 	}
-	s.journal, s.complete = j, time.Now()
+	s.journal, s.complete, s.copier.all = j, time.Now(), true
 	return nil
 }
 
@@ -227,6 +261,7 @@ func (s *store) readChanged(ctx context.Context, j journal) error {
 		if err != nil {
 			return err
 		}
+		s.copier.touched(objectKey(c.Kind, c.ID))
 		fresh[[2]string{c.Kind, c.ID}] = o
 	}
 	for at, o := range fresh {
@@ -371,6 +406,7 @@ func (s *store) keep(ctx context.Context, t *table, p *storedPart, id string, o 
 		p.put(id, o)
 		return s.storePart(ctx, t, p)
 	}
+	s.copier.touched(objectKey(t.kind.name(), id))
 	if o == nil {
 		return s.storage.Delete(ctx, objectKey(t.kind.name(), id))
 	}
