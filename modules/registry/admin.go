@@ -30,7 +30,7 @@ func init() { caddy.RegisterModule(Admin{}) }
 //	PUT    /gatehouse/<kind>/<id>     the whole object
 //	PATCH  /gatehouse/<kind>/<id>     a merge patch (RFC 7396)
 //	DELETE /gatehouse/<kind>/<id>
-//	GET    /gatehouse/audit           the last changes, newest first
+//	GET    /gatehouse/audit           changes, newest first; see askedOf
 //
 // Answers carry an ETag; If-Match and If-None-Match: * (RFC 9110, section 13.1)
 // make a change conditional.
@@ -58,31 +58,40 @@ func (Admin) Routes() []caddy.AdminRoute {
 	return routes
 }
 
-// running finds the store of the running configuration. The admin endpoint is
+// running finds the app of the running configuration. The admin endpoint is
 // older than the apps, and stays when they change.
-func running() (*store, error) {
+func running() (*App, error) {
 	app, err := caddy.ActiveContext().AppIfConfigured("gatehouse_registry")
 	if err != nil {
 		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "nothing in the running configuration uses live objects"}
 	}
-	return app.(*App).store, nil
+	return app.(*App), nil
 }
 
 func serveKind(w http.ResponseWriter, r *http.Request, k kind) error {
-	s, err := running()
+	a, err := running()
 	if err != nil {
 		return err
 	}
-	return s.route(w, r, k)
+	who, err := a.caller(r, k.name())
+	if err != nil {
+		return err
+	}
+	return a.store.route(w, r, k, who)
 }
 
-func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
+func (s *store) route(w http.ResponseWriter, r *http.Request, k kind, who caller) error {
+	if r.Method == http.MethodGet {
+		if err := who.may(readVerb, k.name(), ""); err != nil {
+			return err
+		}
+	}
 	id := strings.Trim(strings.TrimPrefix(r.URL.Path, prefix+k.name()), "/")
 	switch {
 	case id == "" && r.Method == http.MethodGet:
 		return s.serveList(w, r, k)
 	case id == "" && r.Method == http.MethodPost && s.tables[k.name()].parts != nil:
-		return s.servePost(w, r, k.(packed))
+		return s.servePost(w, r, k.(packed), who)
 	case id == "" && s.tables[k.name()].parts != nil:
 		return notAllowed(w, "GET, POST")
 	case id == "":
@@ -118,11 +127,11 @@ func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
 	default:
 		return notAllowed(w, "GET, PUT, PATCH, DELETE")
 	}
-	return s.serveChange(w, r, k, id, edit)
+	return s.serveChange(w, r, k, id, who, edit)
 }
 
 // servePost creates or replaces an object whose id follows from what it is.
-func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed) error {
+func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who caller) error {
 	value, err := readValue(r)
 	if err != nil {
 		return err
@@ -133,26 +142,44 @@ func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed) erro
 	}
 	id := k.idOf(ready)
 	w.Header().Set("Location", prefix+k.name()+"/"+id)
-	return s.serveChange(w, r, k, id, func(*object) (json.RawMessage, error) { return value, nil })
+	return s.serveChange(w, r, k, id, who, func(*object) (json.RawMessage, error) { return value, nil })
 }
 
 // changeTimeout bounds how long a change waits for the storage and its lock.
 const changeTimeout = 15 * time.Second
 
-func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, edit edit) error {
+func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, who caller, edit edit) error {
+	// Whether it creates or replaces is known under the lock only, which nobody
+	// gets who may do neither; and who may not look learns nothing of what is there.
+	verb := deleteVerb
+	if r.Method != http.MethodDelete {
+		if verb = createVerb; r.Method == http.MethodPatch || who.role.may(replaceVerb, k.name()) {
+			verb = replaceVerb
+		}
+	}
+	if err := who.may(verb, k.name(), id); err != nil {
+		return err
+	}
 	if _, taken := defined(k)[id]; taken {
 		return caddy.APIError{HTTPStatus: http.StatusConflict, Message: fmt.Sprintf("%s/%s is defined in the configuration; change it there", k.name(), id)}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	created := false
-	o, err := s.change(ctx, k.name(), id, actor(r), func(old *object) (json.RawMessage, error) {
+	created, lacks := false, ""
+	o, err := s.change(ctx, k.name(), id, who.name, func(old *object) (json.RawMessage, error) {
 		if err := precondition(r, old); err != nil {
 			return nil, err
 		}
 		created = old == nil
+		if exact := map[bool]string{true: createVerb, false: replaceVerb}[created]; verb != deleteVerb && r.Method != http.MethodPatch && !who.able(exact, k.name()) {
+			lacks = exact
+			return nil, errLacks
+		}
 		return edit(old)
 	})
+	if errors.Is(err, errLacks) {
+		return who.may(lacks, k.name(), id) // outside the lock, which the record needs
+	}
 	switch {
 	case errors.Is(err, errPrecondition):
 		return caddy.APIError{HTTPStatus: http.StatusPreconditionFailed, Err: err}
@@ -169,6 +196,9 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	}
 	return answer(w, status, o)
 }
+
+// errLacks means that the caller may not do what the change turned out to be.
+var errLacks = errors.New("the role lacks the verb")
 
 // precondition holds a change to the state that it was made for.
 func precondition(r *http.Request, old *object) error {
@@ -283,22 +313,6 @@ func (s *store) serveOne(w http.ResponseWriter, r *http.Request, k kind, id stri
 		return notFound(k, id)
 	}
 	return answer(w, http.StatusOK, o)
-}
-
-func serveAudit(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(w, "GET")
-	}
-	s, err := running()
-	if err != nil {
-		return err
-	}
-	s.mu.RLock()
-	trail := slices.Clone(s.journal.Changes)
-	s.mu.RUnlock()
-	slices.Reverse(trail)
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(map[string]any{"changes": trail})
 }
 
 func answer(w http.ResponseWriter, status int, o *object) error {

@@ -33,6 +33,22 @@ type App struct {
 	// How old the copy may be that the gateway starts with. Default: 24h.
 	CopyMaxAge caddy.Duration `json:"copy_max_age,omitempty"`
 
+	// What operators may do, by names that they are given.
+	// The name `all` is taken for everything, and `none` for nothing.
+	Roles map[string]Role `json:"roles,omitempty"`
+
+	// Who may come with a token or certificate of their own.
+	Operators []*Operator `json:"operators,omitempty"`
+
+	// The role of who comes to the local admin endpoint without a token.
+	// Default: `all`, as Caddy's own endpoints have it.
+	Local string `json:"local,omitempty"`
+
+	// The role of who comes to the remote admin endpoint with a certificate
+	// that Caddy lets in and no operator has. Default: `none` if there are
+	// operators, else `all`.
+	Remote string `json:"remote,omitempty"`
+
 	store   *store
 	key     string
 	link    *cluster.Link // nil for a gateway alone
@@ -68,6 +84,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures, noticed, staleness); err != nil {
 		return err
+	}
+	if err := a.openRoles(); err != nil {
+		return fmt.Errorf("registry: %w", err)
 	}
 	var err error
 	if a.link, err = cluster.Of(ctx); err != nil {

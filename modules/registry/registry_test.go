@@ -101,6 +101,11 @@ func look(s *store) map[string]colour {
 
 // ask makes a request of the admin endpoint.
 func (s *store) ask(method, path, body string, header ...string) *httptest.ResponseRecorder {
+	return s.askAs(caller{name: "192.0.2.1:1234", store: s}, method, path, body, header...)
+}
+
+// askAs is ask by somebody.
+func (s *store) askAs(who caller, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, prefix+path, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
@@ -110,7 +115,7 @@ func (s *store) ask(method, path, body string, header ...string) *httptest.Respo
 	if strings.HasPrefix(path, "grains") {
 		k = grains
 	}
-	if err := s.route(w, r, k); err != nil {
+	if err := s.route(w, r, k, who); err != nil {
 		var refused caddy.APIError
 		if !errors.As(err, &refused) {
 			panic(err)

@@ -46,15 +46,17 @@ type change struct {
 	Revision uint64    `json:"revision"`
 	At       time.Time `json:"at"`
 	By       string    `json:"by"`
-	Action   string    `json:"action"` // create, replace or delete
+	Action   string    `json:"action"` // create, replace or delete; or refused
 	Kind     string    `json:"kind"`
 	ID       string    `json:"id"`
+	Why      string    `json:"why,omitempty"` // it was refused
 }
 
 // journal tells other nodes what changed. The revision grows by one each time.
 type journal struct {
 	Revision uint64   `json:"revision"`
 	Changes  []change `json:"changes"`
+	Archived uint64   `json:"archived,omitempty"` // the last change that is in a block, too
 }
 
 // table holds the objects of one kind: those of a packed one in parts, and
@@ -90,6 +92,8 @@ type store struct {
 	complete time.Time // when everything was last read
 	stale    bool      // the storage could not be read the last time
 	copier   copier
+	refusals []change // the last ones, of this node
+	refused  uint64
 }
 
 // Destruct implements caddy.Destructor; pollers belong to apps.
@@ -421,7 +425,8 @@ func (s *store) keep(ctx context.Context, t *table, p *storedPart, id string, o 
 // here. The object is stored by now: it is in effect even if the journal
 // cannot be written, and other nodes then learn of it when they read everything.
 func (s *store) tell(ctx context.Context, t *table, p *storedPart, o *object, c change) error {
-	j := journal{Revision: c.Revision, Changes: append(s.journal.Changes[max(0, len(s.journal.Changes)+1-maxJournal):], c)}
+	j := journal{Revision: c.Revision, Archived: s.journal.Archived, Changes: append(s.journal.Changes[max(0, len(s.journal.Changes)+1-maxJournal):], c)}
+	s.archive(ctx, &j)
 	data, err := json.Marshal(j)
 	if err == nil {
 		err = s.storage.Store(ctx, journalKey, data)
