@@ -1,9 +1,10 @@
 package identity
 
 import (
+	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ func TestRevokedBeatsMemory(t *testing.T) {
 	for _, v := range []revocation{
 		{Subject: "ann", Issuer: devIdentifier("local")},
 		{Tenant: "acme"},
-		{SHA256: fmt.Sprintf("%x", sum)},
+		{SHA256: hex.EncodeToString(sum[:])},
 	} {
 		if got := ask(); got != gate.None {
 			t.Fatalf("before %+v: %v", v, got)
@@ -93,13 +94,13 @@ func BenchmarkStands(b *testing.B) {
 		h.revoked = new(revokedSet)
 		all := make([][]revokedObject, revoked.Parts)
 		for i := range n {
-			m := revoked.Of(ofJTI, "https://id.test", fmt.Sprint(i))
+			m := revoked.Of(ofJTI, "https://id.test", strconv.Itoa(i))
 			all[m.Part()] = append(all[m.Part()], revokedObject{Entry: revoked.Entry{Mark: m, Until: 1 << 31}})
 		}
 		for at, objects := range all {
 			h.revoked.Replace(at, objects)
 		}
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				h.stands(who, r, now, nil)

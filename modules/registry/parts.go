@@ -168,7 +168,7 @@ func (s *store) readParts(ctx context.Context, t *table) (version uint64, err er
 			version = max(version, known.version)
 			continue
 		}
-		p, err := s.loadPart(ctx, t, int(at)) //nolint:gosec // three digits
+		p, err := s.loadPart(ctx, t, int(at))
 		if err != nil {
 			return 0, err
 		}

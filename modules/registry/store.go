@@ -331,7 +331,7 @@ type edit func(old *object) (json.RawMessage, error)
 func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*object, error) {
 	o, revision, err := s.write(ctx, kind, id, by, edit)
 	if revision > 0 {
-		s.spread(revision) // holding nothing: the link may take its time
+		s.spread(revision) //nolint:contextcheck // holding nothing; the link has a timeout of its own
 	}
 	return o, err
 }

@@ -13,7 +13,7 @@ import (
 func TestTrail(t *testing.T) {
 	disk := files(t)
 	s := open(t, disk)
-	const many = 2*maxJournal + 50
+	const many = maxJournal + 156
 	for i := range many {
 		id := "red"
 		if i%10 == 0 {

@@ -53,7 +53,7 @@ func Seconds(t time.Time) uint32 {
 	if t.Nanosecond() > 0 {
 		s++
 	}
-	return uint32(min(max(s, 0), 1<<32-1)) //nolint:gosec // it is within the bounds
+	return uint32(min(max(s, 0), 1<<32-1))
 }
 
 // Set is all revocations. The zero Set has none, and a nil one too. It may be

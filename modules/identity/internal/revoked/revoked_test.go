@@ -10,7 +10,7 @@ import (
 )
 
 func TestTimes(t *testing.T) {
-	at := func(s int64, ns int64) time.Time { return time.Unix(s, ns) }
+	at := time.Unix
 	for _, tc := range []struct {
 		name          string
 		until, before time.Time
