@@ -143,6 +143,10 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 			global: "identity {\nissuer main " + op.URL + " {\naudience orders-api\nintrospect {\nclient_id gateway\nclient_secret {env.INTROSPECTION_SECRET}\n}\n}\n}",
 			site:   "identity main\nrespond ok", header: bearer("guess"),
 		},
+		gate.IdentityRevoked: {global: login, site: "identity main\nrespond ok", ask: func(t *testing.T, gw *gateway) answer {
+			gw.revoke(t, `{"jti":"stolen","issuer":"https://id.test"`)
+			return gw.get(t, "/", token(map[string]any{"jti": "stolen"}))
+		}},
 		gate.IdentityUnbound:  identity(token(bound(ann.thumbprint()))),
 		gate.IdentityBadProof: identity(http.Header{"Authorization": {"DPoP " + iss.token(t, bound(ann.thumbprint()))}, "Dpop": {"hello"}}),
 		gate.IdentityReplayed: {global: login, site: "identity main\nrespond ok", ask: func(t *testing.T, gw *gateway) answer {

@@ -54,6 +54,7 @@ const (
 	IdentityMissingClaim
 	IdentityInvalidAPIKey
 	IdentityInactive
+	IdentityRevoked
 	IdentityUnbound
 	IdentityBadProof
 	IdentityReplayed
@@ -152,6 +153,7 @@ var reasons = [reasonCount]struct {
 	IdentityMissingClaim:  {"identity.missing_claim", 401, "The token lacks a claim that is required here."},
 	IdentityInvalidAPIKey: {"identity.invalid_api_key", 401, "The API key is not known."},
 	IdentityInactive:      {"identity.inactive", 401, "The token is not good, or not any more."},
+	IdentityRevoked:       {"identity.revoked", 401, "The credential was revoked."},
 	IdentityUnbound:       {"identity.unbound", 401, "The token is bound to a key or certificate that the request does not prove."},
 	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},

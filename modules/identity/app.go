@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -46,6 +47,7 @@ type proven struct {
 	keys      *jwt.Set // the set that verified it; another set may have revoked it
 	bound     binding
 	good      time.Time
+	marks     atomic.Pointer[marks] // what it may be revoked by; nil until asked
 }
 
 // CaddyModule returns the Caddy module information.

@@ -23,6 +23,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	began := gate.Now()
 
 	who, issuer, denial := h.identify(r, began)
+	who, denial = h.stands(who, r, began, denial)
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}

@@ -15,6 +15,8 @@ import (
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 // keyFlags say what a key is to prove, and where the gateway is.
@@ -164,6 +166,7 @@ func (f *keyFlags) ask(method, path string, body []byte, header http.Header) ([]
 		header = http.Header{}
 	}
 	header.Set("Content-Type", "application/json")
+	registry.Authorize(header)
 	resp, err := caddycmd.AdminAPIRequest(address, method, "/gatehouse/keys"+path, header, bytes.NewReader(body))
 	if err != nil {
 		return nil, explain(err, f.entry.ID)

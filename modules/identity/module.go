@@ -60,6 +60,7 @@ type Handler struct {
 	opaque  *Issuer            // who is asked about tokens that cannot be read here; may be nil
 	told    []int              // indexes of facts
 	keys    registry.Live[hashes]
+	revoked *revokedSet
 }
 
 // CaddyModule returns the Caddy module information.
@@ -88,6 +89,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.DPoP.ready(); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+	}
+	if err := h.openRevocations(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
 	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {

@@ -25,11 +25,12 @@ func init() { caddy.RegisterModule(Admin{}) }
 // Admin is the door to live objects on Caddy's admin endpoint.
 //
 //	GET    /gatehouse/<kind>[?after=<id>&limit=<n>]
+//	POST   /gatehouse/<kind>          for revocations, whose ids follow from them
 //	GET    /gatehouse/<kind>/<id>
 //	PUT    /gatehouse/<kind>/<id>     the whole object
 //	PATCH  /gatehouse/<kind>/<id>     a merge patch (RFC 7396)
 //	DELETE /gatehouse/<kind>/<id>
-//	GET    /gatehouse/audit           the last changes, newest first
+//	GET    /gatehouse/audit           changes, newest first; see askedOf
 //
 // Answers carry an ETag; If-Match and If-None-Match: * (RFC 9110, section 13.1)
 // make a change conditional.
@@ -57,35 +58,48 @@ func (Admin) Routes() []caddy.AdminRoute {
 	return routes
 }
 
-// running finds the store of the running configuration. The admin endpoint is
+// running finds the app of the running configuration. The admin endpoint is
 // older than the apps, and stays when they change.
-func running() (*store, error) {
+func running() (*App, error) {
 	app, err := caddy.ActiveContext().AppIfConfigured("gatehouse_registry")
 	if err != nil {
 		return nil, caddy.APIError{HTTPStatus: http.StatusNotFound, Message: "nothing in the running configuration uses live objects"}
 	}
-	return app.(*App).store, nil
+	return app.(*App), nil
 }
 
 func serveKind(w http.ResponseWriter, r *http.Request, k kind) error {
-	s, err := running()
+	a, err := running()
 	if err != nil {
 		return err
 	}
-	return s.route(w, r, k)
+	who, err := a.caller(r, k.name())
+	if err != nil {
+		return err
+	}
+	return a.store.route(w, r, k, who)
 }
 
-func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
+func (s *store) route(w http.ResponseWriter, r *http.Request, k kind, who caller) error {
+	if r.Method == http.MethodGet {
+		if err := who.may(readVerb, k.name(), ""); err != nil {
+			return err
+		}
+	}
 	id := strings.Trim(strings.TrimPrefix(r.URL.Path, prefix+k.name()), "/")
 	switch {
 	case id == "" && r.Method == http.MethodGet:
 		return s.serveList(w, r, k)
+	case id == "" && r.Method == http.MethodPost && s.tables[k.name()].parts != nil:
+		return s.servePost(w, r, k.(packed), who)
+	case id == "" && s.tables[k.name()].parts != nil:
+		return notAllowed(w, "GET, POST")
 	case id == "":
 		return notAllowed(w, "GET")
 	case !validID(id):
 		return badRequest("%q is no id: at most 128 letters, digits, dots, underscores and hyphens, the first a letter or digit", id)
 	case r.Method == http.MethodGet:
-		return s.serveOne(w, k, id)
+		return s.serveOne(w, r, k, id)
 	}
 	var edit edit
 	switch r.Method {
@@ -113,34 +127,64 @@ func (s *store) route(w http.ResponseWriter, r *http.Request, k kind) error {
 	default:
 		return notAllowed(w, "GET, PUT, PATCH, DELETE")
 	}
-	return s.serveChange(w, r, k, id, edit)
+	return s.serveChange(w, r, k, id, who, edit)
+}
+
+// servePost creates or replaces an object whose id follows from what it is.
+func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who caller) error {
+	value, err := readValue(r)
+	if err != nil {
+		return err
+	}
+	ready, err := k.read("", value)
+	if err != nil {
+		return badRequest("%w", err)
+	}
+	id := k.idOf(ready)
+	w.Header().Set("Location", prefix+k.name()+"/"+id)
+	return s.serveChange(w, r, k, id, who, func(*object) (json.RawMessage, error) { return value, nil })
 }
 
 // changeTimeout bounds how long a change waits for the storage and its lock.
 const changeTimeout = 15 * time.Second
 
-func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, edit edit) error {
+func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, who caller, edit edit) error {
+	// Whether it creates or replaces is known under the lock only, which nobody
+	// gets who may do neither; and who may not look learns nothing of what is there.
+	verb := deleteVerb
+	if r.Method != http.MethodDelete {
+		if verb = createVerb; r.Method == http.MethodPatch || who.role.may(replaceVerb, k.name()) {
+			verb = replaceVerb
+		}
+	}
+	if err := who.may(verb, k.name(), id); err != nil {
+		return err
+	}
 	if _, taken := defined(k)[id]; taken {
 		return caddy.APIError{HTTPStatus: http.StatusConflict, Message: fmt.Sprintf("%s/%s is defined in the configuration; change it there", k.name(), id)}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	created := false
-	o, err := s.change(ctx, k.name(), id, actor(r), func(old *object) (json.RawMessage, error) {
+	created, lacks := false, ""
+	o, err := s.change(ctx, k.name(), id, who.name, func(old *object) (json.RawMessage, error) {
 		if err := precondition(r, old); err != nil {
 			return nil, err
 		}
 		created = old == nil
+		if exact := map[bool]string{true: createVerb, false: replaceVerb}[created]; verb != deleteVerb && r.Method != http.MethodPatch && !who.able(exact, k.name()) {
+			lacks = exact
+			return nil, errLacks
+		}
 		return edit(old)
 	})
-	var refused caddy.APIError
+	if errors.Is(err, errLacks) {
+		return who.may(lacks, k.name(), id) // outside the lock, which the record needs
+	}
 	switch {
-	case errors.As(err, &refused):
-		return refused
 	case errors.Is(err, errPrecondition):
 		return caddy.APIError{HTTPStatus: http.StatusPreconditionFailed, Err: err}
 	case err != nil:
-		return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: err}
+		return away(err)
 	}
 	if o == nil {
 		w.WriteHeader(http.StatusNoContent)
@@ -152,6 +196,9 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	}
 	return answer(w, status, o)
 }
+
+// errLacks means that the caller may not do what the change turned out to be.
+var errLacks = errors.New("the role lacks the verb")
 
 // precondition holds a change to the state that it was made for.
 func precondition(r *http.Request, old *object) error {
@@ -177,6 +224,37 @@ func etag(o *object) string { return `"` + strconv.FormatUint(o.Version, 10) + `
 
 const maxPage = 1000
 
+// page is a part of a list.
+type page struct {
+	Objects []*object `json:"objects"`
+	Total   int       `json:"total"`
+	Next    string    `json:"next,omitempty"` // what `after` continues with
+}
+
+// servePacked lists from the storage what memory does not hold.
+func (s *store) servePacked(w http.ResponseWriter, r *http.Request, t *table, after string, limit int) error {
+	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+	defer cancel()
+	objects, more, err := s.page(ctx, t, after, limit)
+	if err != nil {
+		return away(err)
+	}
+	page := page{Objects: append([]*object{}, objects...), Total: t.parts.set.Len()}
+	if more {
+		page.Next = objects[len(objects)-1].ID
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(page)
+}
+
+// away is the answer while the storage is, unless the error has one of its own.
+func away(err error) error {
+	if refused, ok := errors.AsType[caddy.APIError](err); ok {
+		return refused
+	}
+	return caddy.APIError{HTTPStatus: http.StatusServiceUnavailable, Err: fmt.Errorf("the storage of live objects cannot be used at the moment: %w", err)}
+}
+
 func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error {
 	limit, after := maxPage, r.URL.Query().Get("after")
 	if word := r.URL.Query().Get("limit"); word != "" {
@@ -185,6 +263,9 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 			return badRequest("limit %q is not a number from 1 to %d", word, maxPage)
 		}
 		limit = n
+	}
+	if t := s.tables[k.name()]; t.parts != nil {
+		return s.servePacked(w, r, t, after, limit)
 	}
 	all := map[string]*object{}
 	s.mu.RLock()
@@ -198,11 +279,7 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 	if found {
 		at++
 	}
-	page := struct {
-		Objects []*object `json:"objects"`
-		Total   int       `json:"total"`
-		Next    string    `json:"next,omitempty"` // what `after` continues with
-	}{Objects: []*object{}, Total: len(ids)}
+	page := page{Objects: []*object{}, Total: len(ids)}
 	for _, id := range ids[at:min(at+limit, len(ids))] {
 		page.Objects = append(page.Objects, all[id])
 	}
@@ -213,7 +290,19 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 	return json.NewEncoder(w).Encode(page)
 }
 
-func (s *store) serveOne(w http.ResponseWriter, k kind, id string) error {
+func (s *store) serveOne(w http.ResponseWriter, r *http.Request, k kind, id string) error {
+	if t := s.tables[k.name()]; t.parts != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
+		defer cancel()
+		_, o, err := s.current(ctx, t, id)
+		switch {
+		case err != nil:
+			return away(err)
+		case o == nil:
+			return notFound(k, id)
+		}
+		return answer(w, http.StatusOK, o)
+	}
 	if value, ok := defined(k)[id]; ok {
 		return answer(w, http.StatusOK, &object{ID: id, Source: "config", Value: value})
 	}
@@ -224,22 +313,6 @@ func (s *store) serveOne(w http.ResponseWriter, k kind, id string) error {
 		return notFound(k, id)
 	}
 	return answer(w, http.StatusOK, o)
-}
-
-func serveAudit(w http.ResponseWriter, r *http.Request) error {
-	if r.Method != http.MethodGet {
-		return notAllowed(w, "GET")
-	}
-	s, err := running()
-	if err != nil {
-		return err
-	}
-	s.mu.RLock()
-	trail := slices.Clone(s.journal.Changes)
-	s.mu.RUnlock()
-	slices.Reverse(trail)
-	w.Header().Set("Content-Type", "application/json")
-	return json.NewEncoder(w).Encode(map[string]any{"changes": trail})
 }
 
 func answer(w http.ResponseWriter, status int, o *object) error {

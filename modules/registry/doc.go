@@ -6,12 +6,17 @@
 // whole, so that each sees all of a change or none. Operators change objects
 // over Caddy's admin API, under /gatehouse/<kind>/<id>, with ETag and If-Match.
 // A change is acknowledged once it is in Caddy's storage, and leaves an audit
-// record behind: in the log, and in a journal of the last 256 changes.
+// record behind: in the log, and in a trail of at least 16,384 changes that can
+// be asked. Operators may have roles that say what they may change.
 //
-// Several nodes meet in the storage: each looks at the journal there every few
-// seconds. While the storage is away the last good copy decides on, changes
-// are refused with 503, and a gateway that has no copy yet does not start.
+// Several nodes meet in the storage: each looks at the journal there when
+// another tells over the cluster's link that it has changed something, and
+// every few seconds. While the storage is away the last good copy decides on
+// and changes are refused with 503. A gateway that starts then has a copy only if the option
+// copy names a folder for it; without, it does not start.
 //
 // A look-up costs an atomic load. A change costs one pass over the objects of
-// its kind; objects are at most 64 KiB each and a million of a kind.
+// its kind; objects are at most 64 KiB each and a million of a kind. A kind of
+// which there are many is declared with [NewPacked]: its owner keeps of them
+// what it needs, and a change costs one part of 4,096.
 package registry

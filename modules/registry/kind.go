@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -56,10 +55,7 @@ var kinds []kind
 
 // NewKind declares a kind; call it once, for a variable of the package.
 func NewKind[T, S any](k Kind[T, S]) *Kind[T, S] {
-	if slices.ContainsFunc(kinds, func(other kind) bool { return other.name() == k.Name }) {
-		panic("registry: kind " + k.Name + " is declared twice")
-	}
-	kinds = append(kinds, &k)
+	declare(&k)
 	return &k
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
@@ -19,13 +20,41 @@ func init() { caddy.RegisterModule(new(App)) }
 // there.
 type App struct {
 	// How often the storage is asked whether another node changed something.
-	// A change made on this node takes effect at once. Default: 5s.
+	// A change made on this node takes effect at once, and with a cluster the
+	// others are told of it. Default: 5s.
 	Poll caddy.Duration `json:"poll,omitempty"`
 
-	store *store
-	key   string
-	stop  context.CancelFunc
-	done  sync.WaitGroup
+	// A folder of this node's own, in which what the storage has is kept as
+	// well, so that the gateway can start while the storage is away. Changes
+	// that it then has not heard of, revocations among them, are not in effect
+	// until the storage is back. Default: none, and it does not start.
+	Copy string `json:"copy,omitempty"`
+
+	// How old the copy may be that the gateway starts with. Default: 24h.
+	CopyMaxAge caddy.Duration `json:"copy_max_age,omitempty"`
+
+	// What operators may do, by names that they are given.
+	// The name `all` is taken for everything, and `none` for nothing.
+	Roles map[string]Role `json:"roles,omitempty"`
+
+	// Who may come with a token or certificate of their own.
+	Operators []*Operator `json:"operators,omitempty"`
+
+	// The role of who comes to the local admin endpoint without a token.
+	// Default: `all`, as Caddy's own endpoints have it.
+	Local string `json:"local,omitempty"`
+
+	// The role of who comes to the remote admin endpoint with a certificate
+	// that Caddy lets in and no operator has. Default: `none` if there are
+	// operators, else `all`.
+	Remote string `json:"remote,omitempty"`
+
+	store   *store
+	key     string
+	link    *cluster.Link // nil for a gateway alone
+	notices notices
+	stop    context.CancelFunc
+	done    sync.WaitGroup
 }
 
 // stores are kept over reloads, one for each storage.
@@ -41,24 +70,36 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // readTimeout bounds the first reading, so that a dead storage is an error
 // rather than a configuration that hangs.
-const readTimeout = 30 * time.Second
+const readTimeout = time.Minute
 
 // Provision reads what is stored. It is an error if that cannot be done and
-// nothing is remembered: without them, a key that was revoked would be back.
+// nothing is remembered, nor kept in a copy: without them, a key that was
+// revoked would be back.
 func (a *App) Provision(ctx caddy.Context) error {
 	if a.Poll == 0 {
 		a.Poll = caddy.Duration(5 * time.Second)
 	}
-	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures); err != nil {
+	if a.CopyMaxAge == 0 {
+		a.CopyMaxAge = caddy.Duration(24 * time.Hour)
+	}
+	if err := gate.RegisterMetrics(ctx, objectsHeld, changes, failures, noticed, staleness); err != nil {
 		return err
 	}
+	if err := a.openRoles(); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	var err error
+	if a.link, err = cluster.Of(ctx); err != nil {
+		return fmt.Errorf("registry: %w", err)
+	}
+	a.notices.wake = make(chan struct{}, 1)
 	logger, storage := ctx.Logger(), ctx.Storage()
 	// A storage that has no name of its own is told by its settings.
 	a.key = fmt.Sprintf("%T %v", storage, storage)
 	v, loaded, err := stores.LoadOrNew(a.key, func() (caddy.Destructor, error) {
 		timeout, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		return openStore(timeout, storage, logger)
+		return openStore(timeout, storage, logger, a.Copy, time.Duration(a.CopyMaxAge))
 	})
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
@@ -75,6 +116,9 @@ func (a *App) Validate() error {
 	if a.Poll < caddy.Duration(100*time.Millisecond) {
 		return errors.New("registry: poll must be at least 100ms")
 	}
+	if a.CopyMaxAge < 0 {
+		return errors.New("registry: copy_max_age must be more than 0")
+	}
 	return nil
 }
 
@@ -82,15 +126,21 @@ func (a *App) Validate() error {
 func (a *App) Start() error {
 	ctx, stop := context.WithCancel(context.Background())
 	a.stop = stop
+	a.store.serve(a, true)
+	a.done.Go(func() { a.follow(ctx) })
+	a.done.Go(func() { a.link.Listen(ctx, topic, a.notices.heard, a.notices.begin) })
+	if a.Copy != "" {
+		a.done.Go(func() { a.store.keepCopy(ctx, a.Copy) })
+	}
 	a.done.Go(func() {
-		tick := time.NewTicker(time.Duration(a.Poll))
+		tick := time.NewTicker(time.Minute)
 		defer tick.Stop()
 		for {
 			select {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				a.store.poll(ctx)
+				a.store.sweep(ctx, time.Now())
 			}
 		}
 	})
@@ -100,6 +150,7 @@ func (a *App) Start() error {
 // Stop ends what Start began.
 func (a *App) Stop() error {
 	if a.stop != nil {
+		a.store.serve(a, false)
 		a.stop()
 		a.done.Wait()
 	}

@@ -82,7 +82,7 @@ func (s *storage) Store(ctx context.Context, key string, value []byte) error {
 
 func open(t *testing.T, on certmagic.Storage) *store {
 	t.Helper()
-	s, err := openStore(t.Context(), on, zap.NewNop())
+	s, err := openStore(t.Context(), on, zap.NewNop(), "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,12 +101,21 @@ func look(s *store) map[string]colour {
 
 // ask makes a request of the admin endpoint.
 func (s *store) ask(method, path, body string, header ...string) *httptest.ResponseRecorder {
+	return s.askAs(caller{name: "192.0.2.1:1234", store: s}, method, path, body, header...)
+}
+
+// askAs is ask by somebody.
+func (s *store) askAs(who caller, method, path, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, prefix+path, strings.NewReader(body))
 	for i := 0; i < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
 	w := httptest.NewRecorder()
-	if err := s.route(w, r, colours); err != nil {
+	var k kind = colours
+	if strings.HasPrefix(path, "grains") {
+		k = grains
+	}
+	if err := s.route(w, r, k, who); err != nil {
 		var refused caddy.APIError
 		if !errors.As(err, &refused) {
 			panic(err)
@@ -263,7 +272,7 @@ func TestStorageAway(t *testing.T) {
 	if look(s)["red"].Depth != 1 {
 		t.Error("a change was seen that was not stored")
 	}
-	if _, err := openStore(t.Context(), disk, zap.NewNop()); !errors.Is(err, errGone) {
+	if _, err := openStore(t.Context(), disk, zap.NewNop(), "", 0); !errors.Is(err, errGone) {
 		t.Errorf("a gateway without a copy opened with %v", err)
 	}
 	disk.take(false)
@@ -316,7 +325,7 @@ func TestAudit(t *testing.T) {
 }
 
 func BenchmarkLoad(b *testing.B) {
-	s, err := openStore(b.Context(), &certmagic.FileStorage{Path: b.TempDir()}, zap.NewNop())
+	s, err := openStore(b.Context(), &certmagic.FileStorage{Path: b.TempDir()}, zap.NewNop(), "", 0)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,0 +1,69 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestOperators: who may change what over the admin API, by token, and how it is
+// read afterwards.
+func TestOperators(t *testing.T) {
+	t.Setenv("ANN_SHA256", fmt.Sprintf("%x\n", sha256.Sum256([]byte("ann's long token"))))
+	gw := start(t, livePlans+`registry {
+		role support {
+			read all
+			change revocations
+		}
+		operator ann support {
+			token {env.ANN_SHA256}
+		}
+		operator root all {
+			token `+fmt.Sprintf("%x", sha256.Sum256([]byte("root's long token")))+`
+		}
+		local none
+	}`, liveSite)
+	as := func(token string) http.Header {
+		if token == "" {
+			return http.Header{}
+		}
+		return http.Header{"Authorization": {"Bearer " + token}}
+	}
+	for _, step := range []struct {
+		token, method, path, body string
+		status                    int
+	}{
+		{"", "GET", "keys", "", 403},
+		{"", "GET", "audit", "", 403},
+		{"guess", "GET", "keys", "", 401},
+		{"ann's long token", "GET", "keys", "", 200},
+		{"ann's long token", "PUT", "tenants/acme", `{"plan":"pro"}`, 403},
+		{"ann's long token", "POST", "revocations", `{"tenant":"evil","expires":"2030-01-01T00:00:00Z"}`, 201},
+		{"root's long token", "PUT", "tenants/acme", `{"plan":"pro"}`, 201},
+		{"ann's long token", "GET", "audit?action=read", "", 400},
+	} {
+		if a := gw.change(t, step.method, "/gatehouse/"+step.path, step.body, as(step.token)); a.status != step.status {
+			t.Errorf("%.4s %s %s: %d %s", step.token, step.method, step.path, a.status, a.body)
+		}
+	}
+	if _, err := gw.command(t, "audit-log"); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("without a token: %v", err)
+	}
+	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "ann's long token")
+	log, err := gw.command(t, "audit-log", "--since", "1h", "--limit", "2")
+	if lines := strings.Split(log, "\n"); err != nil || len(lines) != 3 || !strings.Contains(lines[1], "root  create  tenants/acme") || !strings.Contains(lines[2], "ann   create  revocations/") {
+		t.Errorf("%v\n%s", err, log)
+	}
+	log, err = gw.command(t, "audit-log", "--action", "refused", "--by", "ann")
+	if err != nil || !strings.Contains(log, "tenants/acme  may not create") || strings.Count(log, "\n") != 1 {
+		t.Errorf("%v\n%s", err, log)
+	}
+	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
+		t.Error("a token is in the log or the configuration")
+	}
+	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 5 {
+		t.Errorf("%v refusals were counted", n)
+	}
+}
