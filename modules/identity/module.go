@@ -60,6 +60,8 @@ type Handler struct {
 	opaque  *Issuer            // who is asked about tokens that cannot be read here; may be nil
 	told    []int              // indexes of facts
 	keys    registry.Live[hashes]
+
+	accepted [2][]gate.Challenge // how callers may prove who they are: usually, and to who holds a key
 }
 
 // CaddyModule returns the Caddy module information.
@@ -88,6 +90,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.DPoP.ready(); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+		h.app.nonces = h.app.nonces || h.DPoP.Nonce > 0
 	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
@@ -106,6 +109,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			h.opaque = i
 		}
 	}
+	h.accepted = [...][]gate.Challenge{h.ways(false), h.ways(true)}
 	if h.Tell == nil {
 		h.Tell = h.usual()
 	}
