@@ -36,7 +36,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "role":
 			h.Roles = args
 		case "acr", "max_age":
-			if err := h.StepUp.read(d, what, args); err != nil {
+			if err := h.readStepUp(d, what, args); err != nil {
 				return err
 			}
 		case "cel":
@@ -61,7 +61,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if len(h.Scopes) > 0 || len(h.Roles) > 0 || h.Expression != "" {
 				return d.Errf("%s stands in a require of its own", opt)
 			}
-			if err := h.StepUp.read(d, opt, d.RemainingArgs()); err != nil {
+			if err := h.readStepUp(d, opt, d.RemainingArgs()); err != nil {
 				return err
 			}
 		default:

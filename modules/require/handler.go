@@ -50,7 +50,7 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 		return h.Roles[0], &gate.Denial{Reason: gate.RequireRole}
 
 	case h.asked():
-		return h.StepUp.rule(), stepUp(ex, h.authentication())
+		return h.stepUpRule(), stepUp(ex, h.authentication())
 
 	case h.program != nil:
 		ok, err := h.program.eval(ex, r)

@@ -32,8 +32,8 @@ func (s *StepUp) authentication() gate.Authentication {
 	return gate.Authentication{ACR: s.ACR, MaxAge: time.Duration(s.MaxAge)}
 }
 
-// rule names what is asked in the decision record.
-func (s *StepUp) rule() string {
+// stepUpRule names what is asked in the decision record.
+func (s *StepUp) stepUpRule() string {
 	if len(s.ACR) > 0 {
 		return s.ACR[0]
 	}
@@ -52,8 +52,8 @@ func (s *StepUp) check() error {
 	return nil
 }
 
-// read takes the values of acr or max_age.
-func (s *StepUp) read(d *caddyfile.Dispenser, opt string, args []string) error {
+// readStepUp takes the values of acr or max_age.
+func (s *StepUp) readStepUp(d *caddyfile.Dispenser, opt string, args []string) error {
 	switch {
 	case len(args) == 0:
 		return d.Errf("require %s needs a value", opt)
