@@ -244,7 +244,7 @@ func TestResourceMetadata(t *testing.T) {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
 	doc = read("/.well-known/oauth-protected-resource")
-	if got, want := fmt.Sprint(doc["resource"], doc["resource_name"], doc["scopes_supported"], doc["resource_documentation"], doc["dpop_bound_access_tokens_required"], doc["tls_client_certificate_bound_access_tokens"]),
+	if got, want := fmt.Sprintf("%v %v %v %v %v %v", doc["resource"], doc["resource_name"], doc["scopes_supported"], doc["resource_documentation"], doc["dpop_bound_access_tokens_required"], doc["tls_client_certificate_bound_access_tokens"]),
 		"https://small.example.com Small things [a b] https://docs.example.com <nil> true"; got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}

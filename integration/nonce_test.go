@@ -33,7 +33,7 @@ func TestDPoPNonce(t *testing.T) {
 	now := time.Now().Truncate(time.Minute)
 	t.Cleanup(clock.Release)
 	clock.Hold(now)
-	token := iss.token(t, bound(ann.thumbprint()))
+	token := iss.token(t, map[string]any{"iat": now.Unix(), "cnf": map[string]any{"jkt": ann.thumbprint()}})
 	ask := func(nonce any) answer {
 		t.Helper()
 		change := map[string]any{"iat": now.Unix(), "nonce": nonce}
@@ -62,7 +62,7 @@ func TestDPoPNonce(t *testing.T) {
 	if a := gw.get(t, "/", nil); a.reason() != "identity.missing" || ask(a.header.Get("Dpop-Nonce")).status != 200 {
 		t.Errorf("who has no token yet: %d %v", a.status, a.header)
 	}
-	if a := gw.get(t, "/", bearer(iss.token(t, nil))); a.status != 200 || a.header["Dpop-Nonce"] != nil {
+	if a := gw.get(t, "/", bearer(iss.token(t, map[string]any{"iat": now.Unix()}))); a.status != 200 || a.header["Dpop-Nonce"] != nil {
 		t.Errorf("who makes no proofs: %d %v", a.status, a.header)
 	}
 
