@@ -90,8 +90,8 @@ func TestIdentityTokens(t *testing.T) {
 				if a.status != tc.status || a.reason() != tc.reason {
 					t.Fatalf("%d %s, want %d %s", a.status, a.body, tc.status, tc.reason)
 				}
-				if challenge := a.header.Get("Www-Authenticate"); (tc.status == 401) != (challenge != "") ||
-					strings.Contains(challenge, "error=") != (tc.status == 401 && tc.reason != "identity.missing") {
+				if challenge := a.header.Get("Www-Authenticate"); (tc.status != 200) != (challenge != "") ||
+					strings.Contains(challenge, "error=") != (tc.status != 200 && tc.reason != "identity.missing") {
 					t.Errorf("challenge %q", challenge)
 				}
 			}

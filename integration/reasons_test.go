@@ -154,15 +154,20 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 			gw.get(t, "/", proof)
 			return gw.get(t, "/", proof)
 		}},
+		gate.IdentityNonce: {
+			global: login, site: "identity main {\ndpop {\nnonce\n}\n}\nrespond ok",
+			header: ann.with(t, iss.token(t, bound(ann.thumbprint())), "http://localhost/", nil),
+		},
 		gate.IdentityUnavailable: {
 			global: "identity {\nissuer main https://id.test {\njwks http://127.0.0.1:9/keys\naudience orders-api\n}\n}",
 			site:   "identity main\nrespond ok", header: token(nil),
 		},
 
-		gate.RequireAnonymous:  {site: "require role admin\nrespond ok"},
-		gate.RequireScope:      requires("require scope orders:admin"),
-		gate.RequireRole:       requires("require role admin"),
-		gate.RequireExpression: requires("require cel `principal.tenant == \"other\"`"),
+		gate.RequireAnonymous:      {site: "require role admin\nrespond ok"},
+		gate.RequireScope:          requires("require scope orders:admin"),
+		gate.RequireRole:           requires("require role admin"),
+		gate.RequireExpression:     requires("require cel `principal.tenant == \"other\"`"),
+		gate.RequireAuthentication: requires("require acr gold"),
 		gate.RequireScheme: {
 			global: login, site: "contract keyed.yaml\nidentity main\nrespond ok", path: "/keyed", header: token(nil),
 		},

@@ -122,7 +122,7 @@ func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledC
 	compiler := schema.NewCompiler(dialect)
 	answers := &answers{schema.NewResponseCompiler(dialect), members.NewBuilder()}
 	for _, o := range doc.Operations {
-		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security)}}
+		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security), Authentication: gate.Authentication{ACR: o.ACR, MaxAge: o.MaxAge}}}
 		for _, p := range o.Params {
 			described := *p
 			described.Schema = openapi.Node{} // would keep the whole document in memory

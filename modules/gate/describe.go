@@ -16,6 +16,10 @@ type Description struct {
 	Scopes      []string
 	Roles       []string
 
+	Tokens *Tokens  // nil where none are accepted
+	Page   string   // the path of the page for people; empty without one
+	Hidden []string // operationIds and tags that the page leaves out
+
 	// Document makes the contract as consumers may see it; nil without one.
 	Document func(Selection) (*Document, error)
 }

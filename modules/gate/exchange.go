@@ -27,6 +27,10 @@ type Exchange struct {
 	Release   Release    // which release answers, as far as canaries have chosen
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
+	Ways     []Challenge // how callers may prove who they are, as far as identity has said
+	Scheme   string      // which of them the credential was sent by; empty: another, or none
+	Metadata string      // where clients find out about the issuers; empty: nowhere
+
 	ProblemType string // the prefix of a problem's type; empty: DefaultProblemType
 
 	body      body

@@ -1,6 +1,9 @@
 package gate
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Method is how a principal was proven.
 type Method uint8
@@ -28,6 +31,11 @@ type Principal struct {
 	Issuer  string   // the name of the issuer in our configuration
 	Method  Method   // how it was proven
 
+	// How, and when, the subject has shown the issuer who it is; empty and zero
+	// where a token does not say.
+	ACR      string
+	AuthTime time.Time
+
 	// Claims as they were proven, for policy expressions; nil for keys.
 	Claims map[string]any
 }
@@ -48,6 +56,8 @@ type Operation struct {
 	// will do. Nil means the contract says nothing; empty, or an Alternative
 	// without schemes, that anonymous callers may pass.
 	Security []Alternative
+
+	Authentication Authentication // of the caller, as the contract asks for
 }
 
 // Anonymous reports whether the contract says that callers without a

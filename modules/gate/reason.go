@@ -58,6 +58,7 @@ const (
 	IdentityUnbound
 	IdentityBadProof
 	IdentityReplayed
+	IdentityNonce
 	IdentityUnavailable
 
 	RequireAnonymous
@@ -65,6 +66,7 @@ const (
 	RequireRole
 	RequireScheme
 	RequireExpression
+	RequireAuthentication
 
 	QuotaExhausted
 	QuotaQueueFull
@@ -157,6 +159,7 @@ var reasons = [reasonCount]struct {
 	IdentityUnbound:       {"identity.unbound", 401, "The token is bound to a key or certificate that the request does not prove."},
 	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
+	IdentityNonce:         {"identity.nonce", 401, "The proof of possession needs the nonce that comes with this answer."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
@@ -164,6 +167,8 @@ var reasons = [reasonCount]struct {
 	RequireRole:       {"require.role", 403, "The caller lacks a role this operation needs."},
 	RequireScheme:     {"require.scheme", 403, "The caller proved itself in a way this operation does not accept."},
 	RequireExpression: {"require.expression", 403, "The caller may not do this."},
+
+	RequireAuthentication: {"require.authentication", 401, "This operation needs a stronger or more recent authentication."},
 
 	QuotaExhausted: {"quota.exhausted", 429, "The allowance of this caller is spent for now."},
 	QuotaQueueFull: {"quota.queue_full", 429, "Too many requests of this caller are waiting."},

@@ -35,6 +35,9 @@ type App struct {
 	tokens *memory.Memory[*proven]
 	link   *cluster.Link // nil for a gateway alone
 	logger *zap.Logger
+
+	ctx    caddy.Context
+	nonces bool // whether a handler asks for nonces
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -60,7 +63,7 @@ func (*App) CaddyModule() caddy.ModuleInfo {
 
 // Provision reads files and makes issuers ready. Nothing is fetched.
 func (a *App) Provision(ctx caddy.Context) error {
-	a.logger = ctx.Logger()
+	a.logger, a.ctx = ctx.Logger(), ctx
 	if a.MaxTokens == 0 {
 		a.MaxTokens = 1 << 16
 	}
@@ -110,6 +113,9 @@ func (a *App) Start() error {
 				a.logger.Warn("keys are not available yet", zap.String("issuer", i.Name), zap.Error(err))
 			}
 		}()
+	}
+	if a.nonces {
+		go a.readNonceKey(a.ctx, a.ctx.Storage())
 	}
 	return nil
 }

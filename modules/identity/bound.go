@@ -33,6 +33,12 @@ type DPoP struct {
 	// How old a proof may be, from 1s to 5m. Default: 60s.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
+	// How old the nonce may be that proofs must carry, from 10s to 1h. The gateway
+	// gives nonces in `DPoP-Nonce`, and refuses proofs without one with
+	// `use_dpop_nonce`. Their key is in Caddy's storage, so that gateways that
+	// share it accept each other's. Default: proofs need none.
+	Nonce caddy.Duration `json:"nonce,omitempty"`
+
 	// What happens to proofs while a cluster's server cannot be asked whether
 	// another gateway has seen them: `open` goes by what this one has seen,
 	// `closed` refuses them with 503. Default: `open`.
@@ -50,7 +56,7 @@ func (d *DPoP) ready() error {
 	if d.MaxAge < caddy.Duration(time.Second) || d.MaxAge > caddy.Duration(maxProofAge) {
 		return fmt.Errorf("dpop max_age must be between 1s and %v", maxProofAge)
 	}
-	return nil
+	return checkNonceAge(d.Nonce)
 }
 
 const (
@@ -153,6 +159,9 @@ func (h *Handler) proven(r *http.Request, key, token string, now time.Time) *gat
 	if err != nil {
 		return &gate.Denial{Reason: gate.IdentityBadProof, Err: err}
 	}
+	if denial := h.checkNonce(proof, now); denial != nil {
+		return denial
+	}
 	first, full := proofs.First(proof, now)
 	switch {
 	case full: // fail closed: what is not known to be new may be stolen
@@ -230,6 +239,7 @@ func asAsked(r *http.Request) string {
 //	dpop {
 //	    required
 //	    max_age  <duration>
+//	    nonce    [<duration>]
 //	    on_error open|closed
 //	}
 func (d *DPoP) unmarshal(disp *caddyfile.Dispenser) error {
@@ -243,11 +253,13 @@ func (d *DPoP) unmarshal(disp *caddyfile.Dispenser) error {
 			err = parse.Flag(disp, &d.Required)
 		case "max_age":
 			err = parse.Duration(disp, &d.MaxAge)
+		case "nonce":
+			err = d.unmarshalNonce(disp)
 		case "on_error":
 			d.OnError = new(gate.OnError)
 			err = parse.Into(disp, d.OnError)
 		default:
-			err = parse.Unknown(disp, "dpop option", opt, "required", "max_age", "on_error")
+			err = parse.Unknown(disp, "dpop option", opt, "required", "max_age", "nonce", "on_error")
 		}
 		if err != nil {
 			return err

@@ -200,6 +200,7 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	    dpop {
 //	        required
 //	        max_age  <duration>
+//	        nonce    [<duration>]
 //	        on_error open|closed
 //	    }
 //	    mode enforce|shadow|off

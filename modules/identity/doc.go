@@ -8,7 +8,10 @@
 // stripped before.
 //
 // A token that is bound to a key or a client certificate is accepted with a
-// proof of it only (bound.go).
+// proof of it only (bound.go), which may have to carry a nonce (nonce.go).
+//
+// Resource, a handler of its own, publishes what clients need to get a token
+// (RFC 9728), and every refusal says where that is (challenge.go).
 //
 // # Price
 //

@@ -31,6 +31,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
+	h.accept(w, ex, who, began)
 	rule := ""
 	switch {
 	case who != nil:
@@ -66,7 +67,10 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		delete(r.Header, h.KeyHeader) // not for the upstream, whatever proves the caller
 	}
 	c, there, denial := bearer(r.Header)
-	if denial != nil || len(keys) > 1 {
+	if denial != nil {
+		return nil, nil, h.refuse(r, denial, schemeBearer)
+	}
+	if len(keys) > 1 {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous}
 	}
 	if there && len(h.issuers) > 0 {
@@ -77,12 +81,12 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		if denial != nil {
 			who = nil
 		}
-		return who, issuer, h.refuse(denial, true, c.dpop)
+		return who, issuer, h.refuse(r, denial, c.scheme())
 	}
 	if len(keys) == 1 {
 		who, reason := h.findKey(keys[0], now)
 		if who == nil {
-			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false, false)
+			return nil, nil, h.refuse(r, &gate.Denial{Reason: reason}, "")
 		}
 		return who, nil, nil
 	}
@@ -91,13 +95,20 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 			return who, nil, nil
 		}
 	}
-	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing}, false, false)
+	return nil, nil, h.refuse(r, &gate.Denial{Reason: gate.IdentityMissing}, "")
 }
 
 // credential is a token as it was sent.
 type credential struct {
 	token string
 	dpop  bool // as one that is bound to a key (RFC 9449, section 7.1)
+}
+
+func (c credential) scheme() string {
+	if c.dpop {
+		return schemeDPoP
+	}
+	return schemeBearer
 }
 
 // bearer finds the token (RFC 6750, section 2.1). It is never taken from the
@@ -205,47 +216,10 @@ var faultReasons = map[jwt.Kind]gate.Reason{
 	jwt.MissingClaim:  gate.IdentityMissingClaim,
 }
 
-// refuse adds a challenge for each way of proving (RFC 9110, section 11.6.1).
-// An error is named only when it was a token that was wrong (RFC 6750, section 3).
-func (h *Handler) refuse(d *gate.Denial, token, dpop bool) *gate.Denial {
-	if d == nil || d.Reason.Status() != http.StatusUnauthorized {
-		return d
-	}
-	const realm = ` realm="api"`
-	var challenges []string
-	if len(h.issuers) > 0 {
-		c, p := "Bearer"+realm, `DPoP algs="`+strings.Join(jwt.Algorithms(), " ")+`"` // RFC 9449, section 7.1
-		proof := h.DPoP != nil || dpop
-		switch d.Reason {
-		case gate.IdentityBadProof, gate.IdentityReplayed:
-			p += `, error="invalid_dpop_proof"`
-		default:
-			proof = proof || d.Reason == gate.IdentityUnbound
-			if token {
-				wrong := `, error="invalid_token", error_description="` + d.Reason.Title() + `"`
-				c, p = c+wrong, p+wrong
-			}
-		}
-		if h.DPoP == nil || !h.DPoP.Required {
-			challenges = append(challenges, c)
-		}
-		if proof {
-			challenges = append(challenges, p)
-		}
-	}
-	if h.Keys {
-		challenges = append(challenges, "ApiKey"+realm)
-	}
-	if challenges == nil { // certificates have no scheme, and a 401 needs one
-		challenges = []string{"ClientCertificate" + realm}
-	}
-	d.Header = http.Header{"Www-Authenticate": challenges}
-	return d
-}
-
 // Describe tells consumers how they can prove who they are.
 func (h *Handler) Describe(d *gate.Description) {
 	d.MayRefuse(h.Mode, gate.Identity)
+	h.describeTokens(d)
 	for _, name := range h.Issuers {
 		i := h.app.byName[name]
 		c := gate.Credential{Kind: "Bearer token", How: "Authorization: Bearer …"}

@@ -148,7 +148,7 @@ func (i *Issuer) provision(ctx caddy.Context, logger *zap.Logger) error {
 		return nil
 	}
 	key := i.URL + "\x00" + i.JWKS
-	s, _, err := sources.LoadOrNew(key, func() (caddy.Destructor, error) { return keyset.New(fetch), nil })
+	s, _, err := sources.LoadOrNew(key, func() (caddy.Destructor, error) { return keyset.NewAt(fetch, gate.Now), nil })
 	if err != nil {
 		return err
 	}
@@ -209,7 +209,7 @@ func (i *Issuer) validate() error {
 
 // principal reads who a verified token speaks of.
 func (i *Issuer) principal(claims map[string]any) *gate.Principal {
-	return &gate.Principal{
+	return authenticated(&gate.Principal{
 		Subject: i.text(claims, "subject"),
 		Client:  i.text(claims, "client"),
 		Tenant:  i.text(claims, "tenant"),
@@ -219,7 +219,7 @@ func (i *Issuer) principal(claims map[string]any) *gate.Principal {
 		Issuer:  i.Name,
 		Method:  gate.Bearer,
 		Claims:  numbers(claims).(map[string]any),
-	}
+	}, claims)
 }
 
 func (i *Issuer) text(claims map[string]any, name string) string {

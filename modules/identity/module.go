@@ -61,6 +61,8 @@ type Handler struct {
 	told    []int              // indexes of facts
 	keys    registry.Live[hashes]
 	revoked *revokedSet
+
+	accepted [2][]gate.Challenge // how callers may prove who they are: usually, and to who holds a key
 }
 
 // CaddyModule returns the Caddy module information.
@@ -89,6 +91,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.DPoP.ready(); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+		h.app.nonces = h.app.nonces || h.DPoP.Nonce > 0
 	}
 	if err := h.openRevocations(ctx); err != nil {
 		return fmt.Errorf("identity: %w", err)
@@ -110,6 +113,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			h.opaque = i
 		}
 	}
+	h.accepted = [...][]gate.Challenge{h.ways(false), h.ways(true)}
 	if h.Tell == nil {
 		h.Tell = h.usual()
 	}

@@ -258,10 +258,10 @@ func (h *Handler) stands(who *proven, r *http.Request, now time.Time, denial *ga
 	for i := range m.n {
 		if h.revoked.Has(m.by[i], m.issued, now.Unix()) {
 			revokedUses.WithLabelValues(m.names[i]).Inc()
-			return nil, h.refuse(&gate.Denial{
+			return nil, h.refuse(r, &gate.Denial{
 				Reason: gate.IdentityRevoked,
 				Err:    fmt.Errorf("by its %s: revocation %s", m.names[i], m.by[i]),
-			}, who.principal.Method == gate.Bearer, who.bound.key != "")
+			}, who.scheme())
 		}
 	}
 	return who, nil

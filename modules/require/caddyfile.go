@@ -18,11 +18,13 @@ func init() {
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
-//	require [<matcher>] [scope|role <value...> | cel <expression>] {
-//	    mode enforce|shadow|off
+//	require [<matcher>] [scope|role <value...> | cel <expression> | acr <value...> | max_age <duration>] {
+//	    acr     <value...>
+//	    max_age <duration>
+//	    mode    enforce|shadow|off
 //	}
 //
-// Every scope named is needed, and any one of the roles.
+// Every scope named is needed, and any one of the roles and of the values of acr.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
 	if d.NextArg() {
@@ -33,13 +35,17 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			h.Scopes = args
 		case "role":
 			h.Roles = args
+		case "acr", "max_age":
+			if err := h.readStepUp(d, what, args); err != nil {
+				return err
+			}
 		case "cel":
 			if len(args) != 1 {
 				return d.Err("require cel takes one expression; put it in quotes or backticks")
 			}
 			h.Expression = args[0]
 		default:
-			return parse.Unknown(d, "requirement", what, "scope", "role", "cel")
+			return parse.Unknown(d, "requirement", what, "scope", "role", "cel", "acr", "max_age")
 		}
 		if len(args) == 0 {
 			return d.Errf("require %s needs a value", what)
@@ -51,8 +57,15 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if err := parse.Into(d, &h.Mode); err != nil {
 				return err
 			}
+		case "acr", "max_age":
+			if len(h.Scopes) > 0 || len(h.Roles) > 0 || h.Expression != "" {
+				return d.Errf("%s stands in a require of its own", opt)
+			}
+			if err := h.readStepUp(d, opt, d.RemainingArgs()); err != nil {
+				return err
+			}
 		default:
-			return parse.Unknown(d, "require option", opt, "mode")
+			return parse.Unknown(d, "require option", opt, "acr", "max_age", "mode")
 		}
 	}
 	return nil

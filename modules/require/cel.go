@@ -98,14 +98,16 @@ var (
 )
 
 var variables = map[string]variable{
-	"principal.subject": text(func(p *gate.Principal) string { return p.Subject }),
-	"principal.client":  text(func(p *gate.Principal) string { return p.Client }),
-	"principal.tenant":  text(func(p *gate.Principal) string { return p.Tenant }),
-	"principal.plan":    text(func(p *gate.Principal) string { return p.Plan }),
-	"principal.issuer":  text(func(p *gate.Principal) string { return p.Issuer }),
-	"principal.method":  text(func(p *gate.Principal) string { return p.Method.String() }),
-	"principal.roles":   {texts, func(ex *gate.Exchange, _ *http.Request) any { return who(ex).Roles }},
-	"principal.scopes":  {texts, func(ex *gate.Exchange, _ *http.Request) any { return who(ex).Scopes }},
+	"principal.subject":   text(func(p *gate.Principal) string { return p.Subject }),
+	"principal.client":    text(func(p *gate.Principal) string { return p.Client }),
+	"principal.tenant":    text(func(p *gate.Principal) string { return p.Tenant }),
+	"principal.plan":      text(func(p *gate.Principal) string { return p.Plan }),
+	"principal.issuer":    text(func(p *gate.Principal) string { return p.Issuer }),
+	"principal.method":    text(func(p *gate.Principal) string { return p.Method.String() }),
+	"principal.acr":       text(func(p *gate.Principal) string { return p.ACR }),
+	"principal.auth_time": {cel.TimestampType, func(ex *gate.Exchange, _ *http.Request) any { return who(ex).AuthTime }},
+	"principal.roles":     {texts, func(ex *gate.Exchange, _ *http.Request) any { return who(ex).Roles }},
+	"principal.scopes":    {texts, func(ex *gate.Exchange, _ *http.Request) any { return who(ex).Scopes }},
 	"principal.claims": {objects, func(ex *gate.Exchange, _ *http.Request) any {
 		if c := who(ex).Claims; c != nil {
 			return c

@@ -29,18 +29,18 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 	switch {
 	case len(h.Scopes) > 0:
 		if p == nil {
-			return h.Scopes[0], anonymous()
+			return h.Scopes[0], anonymous(ex)
 		}
 		for _, s := range h.Scopes {
 			if !p.HasScope(s) {
-				return s, lacksScope(h.Scopes)
+				return s, lacksScope(ex, h.Scopes)
 			}
 		}
 		return h.Scopes[0], nil
 
 	case len(h.Roles) > 0:
 		if p == nil {
-			return h.Roles[0], anonymous()
+			return h.Roles[0], anonymous(ex)
 		}
 		for _, role := range h.Roles {
 			if p.HasRole(role) {
@@ -49,6 +49,9 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 		}
 		return h.Roles[0], &gate.Denial{Reason: gate.RequireRole}
 
+	case h.asked():
+		return h.stepUpRule(), stepUp(ex, h.authentication())
+
 	case h.program != nil:
 		ok, err := h.program.eval(ex, r)
 		if !ok {
@@ -56,17 +59,26 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 		}
 		return "cel", nil
 	}
-	return "contract", byContract(ex.Operation, p)
+	return "contract", byContract(ex)
 }
 
 // byContract looks for one alternative of the operation's security that the
 // principal satisfies. The denial speaks of the one that came closest.
-func byContract(op *gate.Operation, p *gate.Principal) *gate.Denial {
-	if op == nil || op.Security == nil || op.Anonymous() {
+func byContract(ex *gate.Exchange) *gate.Denial {
+	op, p := ex.Operation, ex.Principal
+	if op == nil {
+		return nil
+	}
+	if op.Authentication.Asked() {
+		if d := stepUp(ex, op.Authentication); d != nil {
+			return d
+		}
+	}
+	if op.Security == nil || op.Anonymous() {
 		return nil
 	}
 	if p == nil {
-		return anonymous()
+		return anonymous(ex)
 	}
 	var missing []string
 	for _, alt := range op.Security {
@@ -81,9 +93,9 @@ func byContract(op *gate.Operation, p *gate.Principal) *gate.Denial {
 		}
 	}
 	if missing != nil {
-		return lacksScope(missing)
+		return lacksScope(ex, missing)
 	}
-	return &gate.Denial{Reason: gate.RequireScheme}
+	return &gate.Denial{Reason: gate.RequireScheme, Header: challenge(ex)}
 }
 
 // satisfies reports whether the principal was proven in every way alt names,
@@ -114,19 +126,6 @@ func satisfies(p *gate.Principal, alt gate.Alternative) (proven, scoped bool) {
 		}
 	}
 	return proven, scoped
-}
-
-func anonymous() *gate.Denial {
-	return &gate.Denial{Reason: gate.RequireAnonymous, Header: http.Header{"Www-Authenticate": {"Bearer"}}}
-}
-
-// lacksScope tells the client which scopes to ask for (RFC 6750, section 3.1).
-func lacksScope(scopes []string) *gate.Denial {
-	return &gate.Denial{
-		Reason: gate.RequireScope,
-		Detail: "The operation needs the scope " + strings.Join(scopes, " ") + ".",
-		Header: http.Header{"Www-Authenticate": {`Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") + `"`}},
-	}
 }
 
 // Describe tells consumers what they need besides what the contract says.

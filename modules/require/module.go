@@ -23,11 +23,13 @@ type Handler struct {
 	Roles []string `json:"roles,omitempty"`
 
 	// A CEL expression that must be true. It sees `principal.` subject, client,
-	// tenant, plan, issuer, method, roles, scopes and claims, `operation.` id,
+	// tenant, plan, issuer, method, roles, scopes, acr, auth_time and claims, `operation.` id,
 	// method, path and params, and `request.` method, path, host, client_ip,
 	// query (lists of values) and headers (names in lower case). A name that
 	// is not among them fails when the configuration is loaded.
 	Expression string `json:"expression,omitempty"`
+
+	StepUp
 
 	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
 	// Default: `enforce`.
@@ -65,13 +67,16 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 // Validate reports settings that do not go together.
 func (h *Handler) Validate() error {
 	n := 0
-	for _, set := range []bool{len(h.Scopes) > 0, len(h.Roles) > 0, h.Expression != ""} {
+	for _, set := range []bool{len(h.Scopes) > 0, len(h.Roles) > 0, h.Expression != "", h.asked()} {
 		if set {
 			n++
 		}
 	}
 	if n > 1 {
-		return errors.New("one require takes scopes, roles or an expression; use one for each")
+		return errors.New("one require takes scopes, roles, an expression, or acr and max_age; use one for each")
+	}
+	if err := h.check(); err != nil {
+		return fmt.Errorf("require: %w", err)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func TestByContract(t *testing.T) {
 		{"basic proves nothing to us", []gate.Alternative{{gate.Scheme{Type: "http", HTTP: "basic"}}}, bearer(), gate.RequireScheme},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := byContract(&gate.Operation{Security: tc.security}, tc.who)
+			d := byContract(&gate.Exchange{Operation: &gate.Operation{Security: tc.security}, Principal: tc.who})
 			got := gate.None
 			if d != nil {
 				got = d.Reason

@@ -28,6 +28,9 @@ type Operation struct {
 	Body     *Body
 	Security [][]Scheme // any one of them; nil when nothing is said
 
+	ACR    []string      // how the caller has to have shown who it is, any one of them
+	MaxAge time.Duration // and how long ago at most; zero when nothing is said
+
 	Deprecated, Sunset time.Time // since when, and until when; zero when nothing is said
 }
 
@@ -243,6 +246,9 @@ func (r *reader) readPath(path string, item Node) ([]*Operation, error) {
 			}
 		}
 		if err := readDates(op); err != nil {
+			return nil, err
+		}
+		if err := readAuthentication(op); err != nil {
 			return nil, err
 		}
 		ops = append(ops, op)

@@ -112,6 +112,9 @@ func readKey(k jwk.Key) (*Key, error) {
 		if p.N.BitLen() < 2048 || p.N.BitLen() > 8192 || p.E < 3 || p.E%2 == 0 {
 			return nil, fmt.Errorf("RSA key of %d bits and exponent %d is not accepted", p.N.BitLen(), p.E)
 		}
+		if guessable(p.N) {
+			return nil, errors.New("RSA key can be factored (CVE-2017-15361)")
+		}
 		key.algs = []string{"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"}
 	case *ecdsa.PublicKey:
 		switch p.Curve {

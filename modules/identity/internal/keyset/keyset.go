@@ -62,7 +62,10 @@ func Static(set *jwt.Set) *Source {
 }
 
 // New is a source that fetches.
-func New(fetch Fetch) *Source { return &Source{fetch: fetch, now: time.Now} }
+func New(fetch Fetch) *Source { return NewAt(fetch, time.Now) }
+
+// NewAt is New by another clock.
+func NewAt(fetch Fetch, now func() time.Time) *Source { return &Source{fetch: fetch, now: now} }
 
 // Destruct has nothing to stop: a fetch ends by its deadline.
 func (*Source) Destruct() error { return nil }
