@@ -33,7 +33,11 @@ type App struct {
 	keys   *keyring
 	tokens *memory.Memory[*proven]
 	link   *cluster.Link // nil for a gateway alone
-	logger *zap.Logger
+
+	vault    *vault // of sessions; nil without any
+	vaultKey string
+	stop     func()
+	logger   *zap.Logger
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -98,6 +102,7 @@ func (a *App) Defined(string) map[string]any {
 
 // Start fetches keys ahead of the first request that needs them.
 func (a *App) Start() error {
+	a.stop = a.followSessions()
 	for _, i := range a.Issuers {
 		if i.Dev {
 			a.logger.Warn("an issuer for development is in use; anybody who can read the storage can be anybody", zap.String("issuer", i.Name))
@@ -112,14 +117,20 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop has nothing to stop: fetches end by their deadline.
-func (*App) Stop() error { return nil }
+// Stop ends what Start began; fetches end by their deadline.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+	}
+	return nil
+}
 
 // Cleanup gives the sources of keys back.
 func (a *App) Cleanup() error {
 	for _, i := range a.Issuers {
 		i.cleanup()
 	}
+	a.closeVault()
 	return nil
 }
 
