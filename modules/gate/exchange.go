@@ -27,6 +27,8 @@ type Exchange struct {
 	Release   Release    // which release answers, as far as canaries have chosen
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
+	Own bool // it is for a page of the gateway itself, which no contract knows
+
 	ProblemType string // the prefix of a problem's type; empty: DefaultProblemType
 
 	body      body
