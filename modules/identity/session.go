@@ -320,6 +320,7 @@ func (s *Session) namesFor(api string, secure bool) *names {
 // set adds a cookie to an answer. It is for this host alone, or the domain, and
 // never for scripts.
 func (s *Session) set(w http.ResponseWriter, n *names, c session.Cookie, keep time.Duration, site http.SameSite) {
+	//nolint:gosec // Secure wherever the site has TLS, which a test on this machine has not
 	cookie := http.Cookie{Name: c.Name, Value: c.Value, Path: "/", Domain: s.CookieDomain, Secure: n.secure, HttpOnly: true, SameSite: site, MaxAge: int(keep / time.Second)}
 	if keep <= 0 {
 		cookie.MaxAge = -1

@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"slices"
+
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 
@@ -108,10 +110,8 @@ func choice(d *caddyfile.Dispenser, to *string, known ...string) error {
 }
 
 func oneOf(d *caddyfile.Dispenser, what, word string, known ...string) error {
-	for _, k := range known {
-		if word == k {
-			return nil
-		}
+	if slices.Contains(known, word) {
+		return nil
 	}
 	return parse.Unknown(d, what, word, known...)
 }

@@ -9,6 +9,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -255,6 +256,9 @@ func (*Handler) loggedOut(w http.ResponseWriter, _ *http.Request, _ *visit, _ ti
 	return nil
 }
 
+// logoutKept is for how many milliseconds other gateways know a logout token.
+var logoutKept = strconv.FormatInt((2 * session.LogoutAge).Milliseconds(), 10)
+
 // maxLogoutBody bounds what an issuer sends to end sessions.
 const maxLogoutBody = jwt.MaxLength + 1<<10
 
@@ -296,7 +300,7 @@ func (h *Handler) backchannel(w http.ResponseWriter, r *http.Request, v *visit, 
 	}
 	if first && h.app.link != nil {
 		name := session.NameOfID(v.issuer.URL, client, l.ID)
-		answer, err := h.app.link.Run(turn, "logout:"+hex.EncodeToString(name[:]), fmt.Sprint((2 * session.LogoutAge).Milliseconds()))
+		answer, err := h.app.link.Run(turn, "logout:"+hex.EncodeToString(name[:]), logoutKept) //nolint:contextcheck // the link has a deadline of its own
 		first = err != nil || len(answer) != 1 || answer[0] == 1
 	}
 	if !first {

@@ -103,7 +103,7 @@ func (v *visit) read(ctx context.Context, now time.Time) (*live, *session.Ring, 
 func (h *Handler) fresh(ctx context.Context, v *visit, l *live, now time.Time) (*live, *gate.Denial) {
 	latest := v.shared.renewer.Latest(l.session)
 	should, must := latest.Due(now)
-	if should && !must && !h.app.mayRenew(latest) {
+	if should && !must && !h.app.mayRenew(latest) { //nolint:contextcheck // the link has a deadline of its own
 		should = false // another gateway does
 	}
 	if should {
@@ -260,11 +260,7 @@ func subresource(r *http.Request) bool {
 // browser cannot help sending the cookie of a session that is over, and has
 // nothing to gain by it that it would not have without.
 func noSession(r gate.Reason) bool {
-	switch r {
-	case gate.IdentityMissing, gate.IdentityBadSession, gate.IdentitySessionExpired, gate.IdentitySessionEnded:
-		return true
-	}
-	return false
+	return r == gate.IdentityMissing || r == gate.IdentityBadSession || r == gate.IdentitySessionExpired || r == gate.IdentitySessionEnded
 }
 
 // invite sends a person to log in, and tells a program where that is.

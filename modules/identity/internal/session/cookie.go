@@ -120,14 +120,12 @@ func join(pieces *[MaxChunks]string) (value string, broken bool) {
 	if n == 1 {
 		return first, first == ""
 	}
-	all := first
 	for _, p := range pieces[1:n] {
 		if p == "" {
 			return "", true
 		}
-		all += p
 	}
-	return all, false
+	return first + strings.Join(pieces[1:n], ""), false
 }
 
 // Split makes cookies' names and values of a sealed text. It reports false if

@@ -54,7 +54,7 @@ func TestRenewWhileAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := NewRenewer(16)
 		asked := 0
-		var answer error = ErrAway
+		answer := ErrAway
 		ask := func(context.Context) (*Session, error) { asked++; return nil, answer }
 		for i := range 200 {
 			s := &Session{ID: string(rune('a' + i)), Refresh: "r"}

@@ -59,7 +59,7 @@ func (n *Renewer) Latest(s *Session) *Session {
 // deadline that it sets itself, or joins who has asked. An error that is no
 // *Refused means that the provider could not be asked.
 func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, ask func(context.Context) (*Session, error)) (*Session, error) {
-	f, err := n.fly(s, now, ask)
+	f, err := n.fly(s, now, ask) //nolint:contextcheck // others wait for the same answer
 	if err != nil {
 		return nil, err
 	}
