@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -120,10 +121,8 @@ func join(pieces *[MaxChunks]string) (value string, broken bool) {
 	if n == 1 {
 		return first, first == ""
 	}
-	for _, p := range pieces[1:n] {
-		if p == "" {
-			return "", true
-		}
+	if slices.Contains(pieces[1:n], "") {
+		return "", true
 	}
 	return first + strings.Join(pieces[1:n], ""), false
 }
