@@ -94,6 +94,7 @@ func sets(token string) []set {
 			{"api, no log, console off", "console off\n" + api("log denied")},
 			{"api identity, no log", api("log denied", identity)},
 			{"api resource identity, no log", api("log denied", "resource https://api.example.com", identity)},
+			{"api identity, with sessions, no log", strings.Replace(api("log denied", identity+" {\nsession main\n}"), "audience orders-api", "audience orders-api\nlogin {\nclient_id portal\n}", 1)},
 			{"api identity require, no log", api("log denied", identity, scopes)},
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},
 			{"all but firewall and schema", api(identity, scopes, quota)},

@@ -32,6 +32,8 @@ type provider struct {
 	away     atomic.Bool
 	asked    atomic.Int64 // questions about tokens
 	audience []string
+	short    atomic.Int64 // how long access tokens are good that come with a refresh token; 0: 5 minutes
+	renewed  atomic.Int64 // refresh tokens that were used
 }
 
 func newProvider(t *testing.T) *provider {
@@ -58,7 +60,7 @@ func newProvider(t *testing.T) *provider {
 
 // AuthorizeClientIDSecret knows who may ask about tokens.
 func (p *provider) AuthorizeClientIDSecret(_ context.Context, id, secret string) error {
-	if id == "gateway" && secret == "s3cr%t: +" {
+	if id == "gateway" && secret == "s3cr%t: +" || id == "portal" && secret == "p0rt%l: +" {
 		return nil
 	}
 	return errors.New("nobody")

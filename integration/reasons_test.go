@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os/exec"
@@ -215,6 +216,7 @@ func TestEveryReason(t *testing.T) {
 	gw.write(t, "keyed.yaml", `{"openapi":"3.1.0","info":{"title":"k","version":"1"},"paths":{"/keyed":{"get":{"security":[{"key":[]}],"responses":{"200":{"description":"ok"}}}}},
 		"components":{"securitySchemes":{"key":{"type":"apiKey","in":"header","name":"X-Api-Key"}}}}`)
 	all := provocations(t, gw, iss)
+	maps.Copy(all, sessionProvocations(t))
 
 	for _, reason := range gate.Reasons() {
 		t.Run(reason.String(), func(t *testing.T) {

@@ -19,6 +19,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	ex := gate.Of(r)
 	ex.API, ex.ProblemType = h.Name, h.ProblemType
 	ex.Modes = h.modes.Load()[h.Name]
+	for _, o := range h.owners {
+		ex.Own = ex.Own || o.Own(r)
+	}
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids
 	rw := &response{ResponseWriter: w, r: r, drain: h.drain, ids: ids, mask: h.UpstreamErrors == "mask"}

@@ -64,6 +64,7 @@ type Handler struct {
 	Routes caddyhttp.RouteList `json:"routes,omitempty"`
 
 	chain     caddyhttp.Handler
+	owners    []gate.Owner
 	logger    *zap.Logger
 	decisions *zap.Logger
 	modes     registry.Live[map[string]gate.LiveModes]
@@ -117,6 +118,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	about := &gate.Description{API: h.Name, Owner: h.Owner, Text: h.Description, ProblemType: h.ProblemType, Stages: []gate.Stage{gate.API}}
 	gate.Visit(h.Routes, func(m caddyhttp.MiddlewareHandler) {
+		if o, ok := m.(gate.Owner); ok {
+			h.owners = append(h.owners, o)
+		}
 		if proxy, ok := m.(*reverseproxy.Handler); ok {
 			if t, ok := proxy.Transport.(gate.Describer); ok {
 				t.Describe(about)

@@ -1,6 +1,8 @@
 package gate
 
 import (
+	"net/http"
+
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
@@ -73,6 +75,12 @@ type Describer interface {
 // Publisher is a handler that shows the description of the API it stands in.
 type Publisher interface {
 	Publish(*Description) error
+}
+
+// Owner is a handler that answers some requests itself: those for pages of the
+// gateway, such as a login. It is asked before the walk.
+type Owner interface {
+	Own(*http.Request) bool
 }
 
 // Container is a handler that has a chain of its own.

@@ -31,6 +31,8 @@ type Exchange struct {
 	Scheme   string      // which of them the credential was sent by; empty: another, or none
 	Metadata string      // where clients find out about the issuers; empty: nowhere
 
+	Own bool // it is for a page of the gateway itself, which no contract knows
+
 	ProblemType string // the prefix of a problem's type; empty: DefaultProblemType
 
 	body      body

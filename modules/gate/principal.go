@@ -13,9 +13,10 @@ const (
 	Bearer Method = iota + 1
 	APIKey
 	MutualTLS
+	Session
 )
 
-var methodNames = [...]string{"", "bearer", "api_key", "mtls"}
+var methodNames = [...]string{"", "bearer", "api_key", "mtls", "session"}
 
 func (m Method) String() string { return methodNames[m] }
 

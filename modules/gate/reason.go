@@ -60,6 +60,15 @@ const (
 	IdentityReplayed
 	IdentityNonce
 	IdentityUnavailable
+	IdentityLogin
+	IdentityBadSession
+	IdentitySessionExpired
+	IdentitySessionEnded
+	IdentityCrossOrigin
+	IdentityUnknownLogin
+	IdentityLoginFailed
+	IdentityBadLogout
+	IdentityUnknownPage
 
 	RequireAnonymous
 	RequireScope
@@ -161,6 +170,16 @@ var reasons = [reasonCount]struct {
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
 	IdentityNonce:         {"identity.nonce", 401, "The proof of possession needs the nonce that comes with this answer."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
+
+	IdentityLogin:          {"identity.login", 302, "The browser is sent to log in."},
+	IdentityBadSession:     {"identity.bad_session", 401, "The cookie is of no session here."},
+	IdentitySessionExpired: {"identity.session_expired", 401, "The session's time is over."},
+	IdentitySessionEnded:   {"identity.session_ended", 401, "The session was ended."},
+	IdentityCrossOrigin:    {"identity.cross_origin", 403, "A page of another origin must not change anything with a session."},
+	IdentityUnknownLogin:   {"identity.unknown_login", 400, "The login was not begun in this browser, or too long ago."},
+	IdentityLoginFailed:    {"identity.login_failed", 403, "The login did not succeed."},
+	IdentityBadLogout:      {"identity.bad_logout", 400, "The logout token is not good."},
+	IdentityUnknownPage:    {"identity.unknown_page", 404, "The gateway has no such page of its own, or not for this method."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
 	RequireScope:      {"require.scope", 403, "The caller lacks a scope this operation needs."},

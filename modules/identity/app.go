@@ -38,6 +38,10 @@ type App struct {
 
 	ctx    caddy.Context
 	nonces bool // whether a handler asks for nonces
+
+	vault    *vault // of sessions; nil without any
+	vaultKey string
+	stop     func()
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -50,6 +54,7 @@ type proven struct {
 	keys      *jwt.Set // the set that verified it; another set may have revoked it
 	bound     binding
 	good      time.Time
+	began     int64                 // when its session did, in Unix seconds; 0 without one
 	marks     atomic.Pointer[marks] // what it may be revoked by; nil until asked
 }
 
@@ -103,6 +108,7 @@ func (a *App) Defined(string) map[string]any {
 
 // Start fetches keys ahead of the first request that needs them.
 func (a *App) Start() error {
+	a.stop = a.followSessions()
 	for _, i := range a.Issuers {
 		if i.Dev {
 			a.logger.Warn("an issuer for development is in use; anybody who can read the storage can be anybody", zap.String("issuer", i.Name))
@@ -120,14 +126,20 @@ func (a *App) Start() error {
 	return nil
 }
 
-// Stop has nothing to stop: fetches end by their deadline.
-func (*App) Stop() error { return nil }
+// Stop ends what Start began; fetches end by their deadline.
+func (a *App) Stop() error {
+	if a.stop != nil {
+		a.stop()
+	}
+	return nil
+}
 
 // Cleanup gives the sources of keys back.
 func (a *App) Cleanup() error {
 	for _, i := range a.Issuers {
 		i.cleanup()
 	}
+	a.closeVault()
 	return nil
 }
 

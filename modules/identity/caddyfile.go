@@ -35,6 +35,9 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 			return helper.WrapErr(err)
 		}
 	}
+	if err := h.checkSession(helper, &a); err != nil {
+		return err
+	}
 	known := make([]string, 0, len(a.Issuers))
 	for _, i := range a.Issuers {
 		known = append(known, i.Name)
@@ -63,6 +66,9 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	            client_secret <placeholder>
 //	            cache         <duration>
 //	            negative      <duration>
+//	        }
+//	        login {
+//	            …
 //	        }
 //	        leeway     <duration>
 //	        claims     subject|client|tenant|plan|roles|scopes <path>
@@ -159,6 +165,9 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "introspect":
 		i.Introspect = new(Introspect)
 		return i.Introspect.unmarshal(d)
+	case "login":
+		i.Login = new(Login)
+		return i.Login.unmarshal(d)
 	case "leeway":
 		return parse.Duration(d, &i.Leeway)
 	case "claims":
@@ -176,7 +185,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "on_error":
 		return parse.Into(d, &i.OnError)
 	default:
-		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "leeway", "claims", "on_error")
+		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "login", "leeway", "claims", "on_error")
 	}
 	return nil
 }
@@ -202,6 +211,9 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	        max_age  <duration>
 //	        nonce    [<duration>]
 //	        on_error open|closed
+//	    }
+//	    session <issuer> {
+//	        …
 //	    }
 //	    mode enforce|shadow|off
 //	    on_error closed|open
@@ -229,20 +241,23 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "dpop":
 			h.DPoP = new(DPoP)
 			err = h.DPoP.unmarshal(d)
+		case "session":
+			h.Session = new(Session)
+			err = h.Session.unmarshal(d)
 		case "mode":
 			err = parse.Into(d, &h.Mode)
 		case "on_error":
 			h.OnError = new(gate.OnError)
 			err = parse.Into(d, h.OnError)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "dpop", "mode", "on_error")
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "dpop", "session", "mode", "on_error")
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
-		return d.Err("identity needs at least one issuer, keys or mtls")
+	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS && h.Session == nil {
+		return d.Err("identity needs at least one issuer, keys, mtls or session")
 	}
 	return nil
 }

@@ -73,9 +73,9 @@ func (h *Handler) refuse(r *http.Request, d *gate.Denial, scheme string) *gate.D
 	return d
 }
 
-// accept lets later stages say how a caller could prove more, and gives one who
+// offer lets later stages say how a caller could prove more, and gives one who
 // makes proofs the nonce for the next.
-func (h *Handler) accept(w http.ResponseWriter, ex *gate.Exchange, who *proven, now time.Time) {
+func (h *Handler) offer(w http.ResponseWriter, ex *gate.Exchange, who *proven, now time.Time) {
 	ex.Ways = h.accepted[0]
 	if who == nil {
 		return

@@ -13,6 +13,9 @@
 // Resource, a handler of its own, publishes what clients need to get a token
 // (RFC 9728), and every refusal says where that is (challenge.go).
 //
+// People who log in with a browser carry a session: a cookie that is sealed here
+// and opened here (session.go, internal/session).
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is
@@ -25,6 +28,7 @@
 // A wrong credential is a 401. Keys that cannot be fetched are no verdict on
 // the caller: such requests meet on_error, 503 by default, while the last good
 // keys serve on for a day. It starts with an issuer that is away and recovers
-// by itself. A flood of tokens that name unknown keys causes one fetch in 30
+// by itself. A session lives on until its own end while its issuer is away, unless
+// it has to be renewed, which on_error decides about. A flood of tokens that name unknown keys causes one fetch in 30
 // seconds.
 package identity

@@ -22,25 +22,40 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	began := gate.Now()
 
+	var v *visit
+	if h.Session != nil {
+		v = h.Session.visit(r, ex.API)
+		if done, err := h.servePage(w, r, ex, v, began); done {
+			return err
+		}
+	}
 	who, issuer, denial := h.identify(r, began)
-	who, denial = h.stands(who, r, began, denial)
-	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
+	if v != nil && denial != nil && denial.Reason == gate.IdentityMissing {
+		if by, why, there := h.bySession(w, r, v, began); there {
+			who, issuer, denial = by, h.Session.issuer, h.refuse(r, why, "")
+		}
+	}
+	if gone := h.revocation(who, r, began); gone != nil {
+		who, denial = nil, gone
+	}
+	if denial != nil && noSession(denial.Reason) && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
 	if denial != nil && denial.Reason == gate.IdentityUnavailable && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open {
 		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
+		h.accept(ex, r, who)
 		return next.ServeHTTP(w, r)
 	}
-	h.accept(w, ex, who, began)
+	h.offer(w, ex, who, began)
+	if v != nil {
+		denial = v.invite(r, denial)
+		keepCookies(w, denial)
+	}
 	rule := ""
 	switch {
 	case who != nil:
 		rule = who.principal.Issuer
-		ex.Principal = who.principal
-		who.assert(r.Header, h.told)
-		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-			repl.Set("http.auth.user.id", who.userID)
-		}
+		h.accept(ex, r, who)
 	case issuer != nil:
 		rule = issuer.Name
 	}
@@ -48,6 +63,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// accept says who asks, to the stages and to the upstream.
+func (h *Handler) accept(ex *gate.Exchange, r *http.Request, who *proven) {
+	if who == nil {
+		return
+	}
+	ex.Principal = who.principal
+	who.assert(r.Header, h.told)
+	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		repl.Set("http.auth.user.id", who.userID)
+	}
 }
 
 // onError is the handler's own choice, or that of the issuer.
@@ -232,6 +259,9 @@ func (h *Handler) Describe(d *gate.Description) {
 	}
 	if h.Keys {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "API key", How: h.KeyHeader + ": …"})
+	}
+	if h.Session != nil {
+		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Session", How: "log in at " + h.Session.Path + "/login", Issuer: h.Session.issuer.URL})
 	}
 	if h.MTLS {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Client certificate", How: "mutual TLS"})

@@ -47,6 +47,10 @@ type Issuer struct {
 	// and such tokens are refused.
 	Introspect *Introspect `json:"introspect,omitempty"`
 
+	// Who the gateway is to it when people log in there with a browser.
+	// Default: nobody can.
+	Login *Login `json:"login,omitempty"`
+
 	// How far clocks may be apart. Default: 30s; at most 5m.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 
@@ -73,6 +77,7 @@ type Issuer struct {
 	release    string // key of the source that cleanup gives back
 	asker      *introspect.Asker
 	asked      askerKey
+	longest    time.Duration // lifetime of its sessions
 }
 
 // sources keeps fetched keys over reloads.
@@ -100,6 +105,9 @@ func (i *Issuer) provision(ctx caddy.Context, logger *zap.Logger) error {
 	}
 	if slices.Equal(i.Audience, []string{"any"}) || i.Dev && len(i.Audience) == 0 {
 		i.expect.Audience = nil
+	}
+	if i.noBearer() {
+		i.expect.Audience = []string{} // no token is meant for nobody
 	}
 	if err := i.validate(); err != nil {
 		return err
@@ -173,7 +181,7 @@ func (i *Issuer) validate() error {
 		return errors.New("an issuer is either for development or has a url")
 	case !i.Dev && i.URL == "":
 		return errors.New("url is required")
-	case !i.Dev && len(i.Audience) == 0:
+	case !i.Dev && len(i.Audience) == 0 && i.Login == nil:
 		return errors.New("audience is required: without it, tokens meant for others are accepted here; write `audience any` if that is meant")
 	case i.Dev && i.Introspect != nil:
 		return errors.New("an issuer for development has nobody to ask")
@@ -194,6 +202,11 @@ func (i *Issuer) validate() error {
 			return err
 		}
 	}
+	if i.Login != nil {
+		if err := i.Login.validate(i); err != nil {
+			return err
+		}
+	}
 	for _, a := range i.Algorithms {
 		if !slices.Contains(jwt.Algorithms(), a) {
 			return fmt.Errorf("algorithm %q is not accepted; expected %s", a, strings.Join(jwt.Algorithms(), ", "))
@@ -206,6 +219,10 @@ func (i *Issuer) validate() error {
 	}
 	return nil
 }
+
+// noBearer reports whether people log in at the issuer, and nothing else: it
+// then has no audience that tokens could be meant for.
+func (i *Issuer) noBearer() bool { return i.Login != nil && len(i.Audience) == 0 }
 
 // principal reads who a verified token speaks of.
 func (i *Issuer) principal(claims map[string]any) *gate.Principal {

@@ -47,6 +47,9 @@ type Handler struct {
 	// that are bound to a key.
 	DPoP *DPoP `json:"dpop,omitempty"`
 
+	// Sessions of browsers that have logged in at an issuer. Default: none.
+	Session *Session `json:"session,omitempty"`
+
 	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
 	// Default: `enforce`.
 	Mode gate.Mode `json:"mode,omitempty"`
@@ -79,7 +82,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.KeyHeader = "X-API-Key"
 	}
 	h.KeyHeader = http.CanonicalHeaderKey(h.KeyHeader)
-	if err := gate.RegisterMetrics(ctx, proofsAlone); err != nil {
+	if err := gate.RegisterMetrics(ctx, proofsAlone, sessionLogins, sessionRefreshes, sessionEvents); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_identity")
@@ -102,6 +105,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if i == nil {
 			return fmt.Errorf("identity: issuer %q is not defined", name)
 		}
+		if i.noBearer() {
+			return fmt.Errorf("identity: issuer %q has no audience, and so no tokens for this API; people log in at it by session", name)
+		}
 		if other := h.issuers[i.identifier]; other != nil {
 			return fmt.Errorf("identity: issuers %q and %q have the same URL %q; a token could mean either", other.Name, name, i.identifier)
 		}
@@ -114,6 +120,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 	}
 	h.accepted = [...][]gate.Challenge{h.ways(false), h.ways(true)}
+	if h.Session != nil {
+		if err := h.Session.provision(ctx, h.app); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
+	}
 	if h.Tell == nil {
 		h.Tell = h.usual()
 	}
@@ -137,8 +148,8 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate reports settings that would refuse everybody.
 func (h *Handler) Validate() error {
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
-		return errors.New("identity: name at least one issuer, keys or mtls")
+	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS && h.Session == nil {
+		return errors.New("identity: name at least one issuer, keys, mtls or session")
 	}
 	if h.KeyHeader == "Authorization" || slices.Contains([]string{"Cookie", "Host"}, h.KeyHeader) {
 		return fmt.Errorf("identity: keys cannot travel in %s", h.KeyHeader)
@@ -146,8 +157,15 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
+// Cleanup gives back what sessions share.
+func (h *Handler) Cleanup() error {
+	h.Session.cleanup()
+	return nil
+}
+
 // Interface guards
 var (
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)

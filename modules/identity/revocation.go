@@ -225,6 +225,8 @@ func marksOf(who *proven, header http.Header) *marks {
 		case float64:
 			m.issued = int64(iat)
 		}
+	case gate.Session:
+		m.issued = who.began
 	case gate.APIKey:
 		m.add(ofKey, "", p.Client)
 	case gate.MutualTLS: // Caddy's trust pool says which certificates are good
@@ -243,12 +245,12 @@ func (h *Handler) openRevocations(ctx caddy.Context) (err error) {
 	return err
 }
 
-// stands takes the principal away whose credential was revoked. It is asked
+// revocation refuses a principal whose credential was revoked. It is asked
 // behind every way of proving, also what is remembered, and allocates nothing
 // for a credential that was seen before.
-func (h *Handler) stands(who *proven, r *http.Request, now time.Time, denial *gate.Denial) (*proven, *gate.Denial) {
-	if who == nil || denial != nil || h.revoked == nil || h.revoked.Len() == 0 {
-		return who, denial
+func (h *Handler) revocation(who *proven, r *http.Request, now time.Time) *gate.Denial {
+	if who == nil || h.revoked == nil || h.revoked.Len() == 0 {
+		return nil
 	}
 	m := who.marks.Load()
 	if m == nil {
@@ -258,13 +260,13 @@ func (h *Handler) stands(who *proven, r *http.Request, now time.Time, denial *ga
 	for i := range m.n {
 		if h.revoked.Has(m.by[i], m.issued, now.Unix()) {
 			revokedUses.WithLabelValues(m.names[i]).Inc()
-			return nil, h.refuse(r, &gate.Denial{
+			return h.refuse(r, &gate.Denial{
 				Reason: gate.IdentityRevoked,
 				Err:    fmt.Errorf("by its %s: revocation %s", m.names[i], m.by[i]),
 			}, who.scheme())
 		}
 	}
-	return who, nil
+	return nil
 }
 
 var revokedUses = prometheus.NewCounterVec(prometheus.CounterOpts{

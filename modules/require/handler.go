@@ -106,7 +106,7 @@ func satisfies(p *gate.Principal, alt gate.Alternative) (proven, scoped bool) {
 		s := &alt[i]
 		switch s.Type {
 		case "oauth2", "openIdConnect":
-			proven = p.Method == gate.Bearer
+			proven = p.Method == gate.Bearer || p.Method == gate.Session
 		case "http":
 			proven = p.Method == gate.Bearer && strings.EqualFold(s.HTTP, "bearer")
 		case "apiKey":

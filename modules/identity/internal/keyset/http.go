@@ -52,6 +52,12 @@ type Metadata struct {
 	Issuer        string `json:"issuer"`
 	JWKS          string `json:"jwks_uri"`
 	Introspection string `json:"introspection_endpoint"`
+
+	Authorization string   `json:"authorization_endpoint"`
+	Token         string   `json:"token_endpoint"`
+	EndSession    string   `json:"end_session_endpoint"`
+	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
+	ISS           bool     `json:"authorization_response_iss_parameter_supported"`
 }
 
 // Discover fetches an issuer's metadata, which must be its own. An issuer that

@@ -1,0 +1,204 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+)
+
+// Bounds of what a provider is asked.
+const (
+	Deadline  = 5 * time.Second
+	maxAnswer = 128 << 10
+	freshFor  = 10 * time.Minute
+)
+
+// ErrAway means that the provider could not be asked.
+var ErrAway = errors.New("the issuer cannot be asked at the moment")
+
+// Refused means that the provider has answered, with a no.
+type Refused struct{ Code string }
+
+func (r *Refused) Error() string { return fmt.Sprintf("the issuer refuses: %.64q", r.Code) }
+
+// Endpoints are where a provider is asked what.
+type Endpoints struct {
+	Authorize, Token, EndSession string
+
+	ISS     bool     // answers say who gives them (RFC 9207)
+	Methods []string // how clients may prove themselves; nil: by basic
+}
+
+// Check finds addresses that must not be used.
+func (e *Endpoints) Check() error {
+	for name, address := range map[string]string{"authorization_endpoint": e.Authorize, "token_endpoint": e.Token} {
+		if err := fetch.CheckURL(address); err != nil {
+			return fmt.Errorf("%s %w", name, err)
+		}
+	}
+	if e.EndSession != "" {
+		if err := fetch.CheckURL(e.EndSession); err != nil {
+			return fmt.Errorf("end_session_endpoint %w", err)
+		}
+	}
+	return nil
+}
+
+// Provider is an OpenID provider and who we are to it. It may be used
+// concurrently.
+type Provider struct {
+	ID, Secret string // no secret: a public client
+	Discover   func(context.Context) (*Endpoints, error)
+
+	mu       sync.Mutex
+	known    *Endpoints
+	at       time.Time
+	failures int
+	closed   time.Time
+	last     error
+}
+
+// Endpoints are found when first needed, and kept while the provider is away.
+// One request at a time looks; the others wait for it, no longer than Deadline.
+func (p *Provider) Endpoints(ctx context.Context, now time.Time) (*Endpoints, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known != nil && now.Sub(p.at) < freshFor {
+		return p.known, nil
+	}
+	if now.Before(p.closed) {
+		if p.known != nil {
+			return p.known, nil
+		}
+		return nil, errors.Join(ErrAway, p.last)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Deadline)
+	defer cancel()
+	e, err := p.Discover(ctx)
+	if err == nil {
+		err = e.Check()
+	}
+	if err != nil {
+		p.last = err
+		p.closed = now.Add(min(time.Second<<min(p.failures, 5), 30*time.Second))
+		p.failures++
+		if p.known != nil {
+			return p.known, nil
+		}
+		return nil, errors.Join(ErrAway, err)
+	}
+	p.known, p.at, p.failures, p.closed = e, now, 0, time.Time{}
+	return e, nil
+}
+
+// Tokens are what a provider gives.
+type Tokens struct {
+	ID, Access, Refresh, Scope string
+
+	Expires time.Duration // of the access token; 0: not said
+}
+
+// Exchange turns a code into tokens.
+func (p *Provider) Exchange(ctx context.Context, e *Endpoints, code string, l *Login) (*Tokens, error) {
+	return p.ask(ctx, e, url.Values{"grant_type": {"authorization_code"}, "code": {code}, "redirect_uri": {l.Redirect}, "code_verifier": {l.Verifier}})
+}
+
+// Renew turns a refresh token into tokens.
+func (p *Provider) Renew(ctx context.Context, e *Endpoints, refresh string) (*Tokens, error) {
+	return p.ask(ctx, e, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
+}
+
+// client never follows: the credentials are for the endpoint alone.
+var client = &http.Client{
+	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func (p *Provider) ask(ctx context.Context, e *Endpoints, form url.Values) (*Tokens, error) {
+	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	defer cancel()
+	basic := p.Secret != "" && (len(e.Methods) == 0 || slices.Contains(e.Methods, "client_secret_basic"))
+	if !basic {
+		form.Set("client_id", p.ID)
+		if p.Secret != "" {
+			form.Set("client_secret", p.Secret)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Token, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, errors.New("the endpoint's URL cannot be asked")
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	if basic {
+		req.SetBasicAuth(url.QueryEscape(p.ID), url.QueryEscape(p.Secret)) // RFC 6749, section 2.3.1
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			err = wrapped.Err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil || len(data) > maxAnswer {
+		return nil, fmt.Errorf("%w: its answer cannot be read", ErrAway)
+	}
+	return read(resp.StatusCode, data)
+}
+
+// read reads an answer of the token endpoint. Only an answer that is clearly a
+// no is one: a proxy's error page must not log everybody out.
+func read(status int, data []byte) (*Tokens, error) {
+	var answer struct {
+		Error   string      `json:"error"`
+		ID      string      `json:"id_token"`
+		Access  string      `json:"access_token"`
+		Type    string      `json:"token_type"`
+		Refresh string      `json:"refresh_token"`
+		Scope   string      `json:"scope"`
+		Expires json.Number `json:"expires_in"`
+	}
+	err := json.Unmarshal(data, &answer)
+	switch {
+	case (status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden) && err == nil && answer.Error != "":
+		return nil, &Refused{answer.Error}
+	case status != http.StatusOK:
+		return nil, fmt.Errorf("%w: it answered %d", ErrAway, status)
+	case err != nil || answer.Access == "" || !strings.EqualFold(answer.Type, "bearer"):
+		return nil, fmt.Errorf("%w: its answer has no token that could be used", ErrAway)
+	}
+	t := &Tokens{ID: answer.ID, Access: answer.Access, Refresh: answer.Refresh, Scope: answer.Scope}
+	if n, err := answer.Expires.Int64(); err == nil && n > 0 && n < int64(MaxLifetime/time.Second) {
+		t.Expires = time.Duration(n) * time.Second
+	}
+	return t, nil
+}
+
+// EndSessionURL is where the browser ends its session at the provider. It is
+// empty if the provider has no such place.
+func (p *Provider) EndSessionURL(e *Endpoints, idToken, back string) string {
+	if e.EndSession == "" {
+		return ""
+	}
+	q := url.Values{"client_id": {p.ID}, "post_logout_redirect_uri": {back}}
+	if idToken != "" {
+		q.Set("id_token_hint", idToken)
+	}
+	address, err := withQuery(e.EndSession, q)
+	if err != nil {
+		return ""
+	}
+	return address
+}
