@@ -17,8 +17,8 @@ var (
 	// beforeRedir comes first: checks that need no caller, on the request as it
 	// was sent, before anything rewrites it. catalog answers before the contract
 	// refuses its path and before anybody has to prove who they are: it is for
-	// those who have no credential yet.
-	beforeRedir = []string{"reputation", "guard", "catalog", "contract"}
+	// those who have no credential yet. jwks is for upstreams, in the same place.
+	beforeRedir = []string{"reputation", "guard", "catalog", "jwks", "contract"}
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.

@@ -58,6 +58,9 @@ const (
 	IdentityBadProof
 	IdentityReplayed
 	IdentityUnavailable
+	IdentityUnsigned
+	IdentityExchangeRefused
+	IdentityExchangeUnavailable
 
 	RequireAnonymous
 	RequireScope
@@ -156,6 +159,10 @@ var reasons = [reasonCount]struct {
 	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
+	IdentityUnsigned:      {"identity.unsigned", 503, "The gateway has no key to sign with at the moment."},
+
+	IdentityExchangeRefused:     {"identity.exchange_refused", 403, "The caller's token cannot be exchanged for one of the service behind the gateway."},
+	IdentityExchangeUnavailable: {"identity.exchange_unavailable", 503, "The caller's token cannot be exchanged at the moment."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
 	RequireScope:      {"require.scope", 403, "The caller lacks a scope this operation needs."},

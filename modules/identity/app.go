@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -13,6 +14,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/signer"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -29,11 +31,19 @@ type App struct {
 	// twice as many are. Default: 65536.
 	MaxTokens int `json:"max_tokens,omitempty"`
 
+	// As whom, and with what keys, the gateway signs what it tells upstreams.
+	// Default: as `gatehouse`, with ES256.
+	Signer *Signer `json:"signer,omitempty"`
+
 	byName map[string]*Issuer
 	keys   *keyring
 	tokens *memory.Memory[*proven]
 	link   *cluster.Link // nil for a gateway alone
 	logger *zap.Logger
+
+	signing   *signer.Signer // nil while nothing is to be signed
+	ring      string         // key of its ring that cleanup gives back
+	rehearsed bool           // no issuer is there to be asked
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -46,6 +56,9 @@ type proven struct {
 	keys      *jwt.Set // the set that verified it; another set may have revoked it
 	bound     binding
 	good      time.Time
+	ends      time.Time // with the credential itself; zero: never
+
+	asserted atomic.Pointer[assertion] // what upstreams are told by tell jwt
 }
 
 // CaddyModule returns the Caddy module information.
@@ -120,6 +133,7 @@ func (a *App) Cleanup() error {
 	for _, i := range a.Issuers {
 		i.cleanup()
 	}
+	a.cleanupSigner()
 	return nil
 }
 

@@ -18,11 +18,13 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
 	if mode == gate.Off {
+		h.hide(r.Header)
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
 
 	who, issuer, denial := h.identify(r, began)
+	late, onError := h.forUpstream(r, who, began)
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
@@ -41,6 +43,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	case issuer != nil:
 		rule = issuer.Name
+	}
+	if denial == nil && late != nil {
+		if onError == gate.Open {
+			ex.LetPass(gate.Identity, mode, rule, late.Reason, began)
+			return next.ServeHTTP(w, r)
+		}
+		denial = late
 	}
 	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
@@ -170,6 +179,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	}
 	who := prove(issuer.principal(t.Claims))
 	who.bound = bindingOf(t.Claims)
+	who.ends = expires.Add(issuer.expect.Leeway)
 	who.issuer, who.keys, who.good = issuer, keys, expires.Add(issuer.expect.Leeway)
 	if len(token) <= longestRemembered {
 		h.app.tokens.Put(token, who)

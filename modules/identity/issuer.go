@@ -47,6 +47,9 @@ type Issuer struct {
 	// and such tokens are refused.
 	Introspect *Introspect `json:"introspect,omitempty"`
 
+	// How its tokens are exchanged for those of upstreams. Default: they are not.
+	Exchange *ExchangeClient `json:"exchange,omitempty"`
+
 	// How far clocks may be apart. Default: 30s; at most 5m.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 
@@ -191,6 +194,14 @@ func (i *Issuer) validate() error {
 	}
 	if i.Introspect != nil {
 		if err := i.Introspect.validate(); err != nil {
+			return err
+		}
+	}
+	if i.Exchange != nil {
+		if i.Dev {
+			return errors.New("an issuer for development has nobody to ask")
+		}
+		if err := i.Exchange.validate(); err != nil {
 			return err
 		}
 	}

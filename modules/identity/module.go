@@ -43,6 +43,14 @@ type Handler struct {
 	// to prove it, issuer and method. `none` alone tells nothing.
 	Tell []string `json:"tell,omitempty"`
 
+	// A token about the principal that the gateway signs for the upstream.
+	// Default: none. With it, nothing else is told unless tell says so.
+	TellJWT *TellJWT `json:"tell_jwt,omitempty"`
+
+	// A token that the upstream is sent in place of the client's, for which it
+	// is exchanged at the issuer. Default: the client's is passed on.
+	TokenExchange *TokenExchange `json:"exchange,omitempty"`
+
 	// What is asked of proofs of possession (RFC 9449). Default: those of tokens
 	// that are bound to a key.
 	DPoP *DPoP `json:"dpop,omitempty"`
@@ -106,7 +114,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			h.opaque = i
 		}
 	}
-	if h.Tell == nil {
+	if h.Tell == nil && h.TellJWT == nil {
 		h.Tell = h.usual()
 	}
 	for _, name := range h.Tell {
@@ -118,6 +126,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: tell %q is none of %s", name, strings.Join(factNames(), ", "))
 		}
 		h.told = append(h.told, f)
+	}
+	if err := h.upstreamReady(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
 	}
 	if h.Keys {
 		if h.keys, err = keys.Open(ctx); err != nil {
@@ -138,8 +149,15 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
+// Cleanup gives back what exchanges tokens.
+func (h *Handler) Cleanup() error {
+	h.TokenExchange.cleanup()
+	return nil
+}
+
 // Interface guards
 var (
+	_ caddy.CleanerUpper          = (*Handler)(nil)
 	_ caddy.Provisioner           = (*Handler)(nil)
 	_ caddy.Validator             = (*Handler)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)

@@ -52,6 +52,7 @@ type Metadata struct {
 	Issuer        string `json:"issuer"`
 	JWKS          string `json:"jwks_uri"`
 	Introspection string `json:"introspection_endpoint"`
+	Token         string `json:"token_endpoint"`
 }
 
 // Discover fetches an issuer's metadata, which must be its own. An issuer that
