@@ -22,7 +22,7 @@ var (
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.
-	afterBasicAuth = []string{"identity", "require", "quota", "input", "firewall", "canary"}
+	afterBasicAuth = []string{"authentication", "identity", "require", "quota", "input", "firewall", "canary"}
 
 	// beforeHandle holds what routes to a whole API.
 	beforeHandle = []string{"api"}

@@ -32,13 +32,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if repl != nil {
+		repl.Map(placeholders(ex))
+	}
 	rule := ""
 	switch {
 	case who != nil:
 		rule = who.principal.Issuer
 		ex.Principal = who.principal
 		who.assert(r.Header, h.told)
-		if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
+		if repl != nil {
 			repl.Set("http.auth.user.id", who.userID)
 		}
 	case issuer != nil:
