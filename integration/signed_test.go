@@ -229,11 +229,11 @@ func TestSeveralUpstreams(t *testing.T) {
 	iss := newIssuer(t, "k1")
 	gw := prepare(t)
 	gw.write(t, "jwks.json", iss.jwks())
-	site := ""
+	var site strings.Builder
 	for _, name := range []string{"orders", "stock"} {
-		site += "handle /" + name + "/* {\nidentity main {\ntell jwt {\naudience " + name + "\n}\n}\nreverse_proxy " + b.addr() + "\n}\n"
+		site.WriteString("handle /" + name + "/* {\nidentity main {\ntell jwt {\naudience " + name + "\n}\n}\nreverse_proxy " + b.addr() + "\n}\n")
 	}
-	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), site); err != nil {
+	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), site.String()); err != nil {
 		t.Fatal(err)
 	}
 	ann := bearer(iss.token(t, nil))

@@ -55,7 +55,7 @@ func TestTellRenews(t *testing.T) {
 	cert := func(client string) *proven {
 		return prove(&gate.Principal{Subject: "ann", Client: client, Method: gate.MutualTLS})
 	}
-	if told(t, j, cert("a"), t0) != told(t, j, cert("a"), t0) {
+	if one := told(t, j, cert("a"), t0); told(t, j, cert("a"), t0) != one {
 		t.Error("the same certificate has two tokens")
 	}
 	if told(t, j, cert("a"), t0) == told(t, j, cert("b"), t0) {

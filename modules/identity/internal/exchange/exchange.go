@@ -80,7 +80,7 @@ func (x *Exchanger) For(ctx context.Context, token string, ends, now time.Time) 
 	if known, ok := x.answers.Get(key); ok && now.Before(known.Until) {
 		return known, nil
 	}
-	f, err := x.fly(key, token, ends, now)
+	f, err := x.fly(key, token, ends, now) //nolint:contextcheck // others wait for the same answer
 	if err != nil {
 		return Answer{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -22,7 +23,7 @@ const good = `{"access_token":"abc","issued_token_type":"urn:ietf:params:oauth:t
 
 // TestAnswers: a token, a refusal of this token, or no answer.
 func TestAnswers(t *testing.T) {
-	change := func(old, new string) string { return strings.Replace(good, old, new, 1) }
+	change := func(from, to string) string { return strings.Replace(good, from, to, 1) }
 	for _, tc := range []struct {
 		name   string
 		status int
@@ -163,7 +164,7 @@ func TestAway(t *testing.T) {
 		asked.Store(0)
 		fail = errors.New("down")
 		for i := range 100 {
-			if _, err := ask(fmt.Sprint(i), 20*time.Second); !errors.Is(err, ErrAway) || !errors.Is(err, fail) {
+			if _, err := ask(strconv.Itoa(i), 20*time.Second); !errors.Is(err, ErrAway) || !errors.Is(err, fail) {
 				t.Error(err)
 			}
 		}

@@ -106,7 +106,7 @@ func (s *Signer) ring(ctx context.Context, now time.Time) (*ring, error) {
 	if r != nil && now.Sub(r.read) < fresh {
 		return r, nil
 	}
-	done := s.start(now)
+	done := s.start(now) //nolint:contextcheck // others wait for the same keys
 	if r != nil && now.Sub(r.read) < s.lead() {
 		return r, nil
 	}

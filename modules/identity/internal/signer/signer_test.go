@@ -102,7 +102,7 @@ func TestRotation(t *testing.T) {
 			signs := map[string]time.Time{} // when it signed last
 			switches := 0
 			last := ""
-			for now := t0; now.Before(t0.Add(26 * day)); now = now.Add(time.Hour) {
+			for now := t0; now.Before(t0.Add(18 * day)); now = now.Add(2 * time.Hour) {
 				kid := a.token(t, now)
 				if other := b.token(t, now); other != kid {
 					t.Fatalf("%v: one signs with %s, the other with %s", now, kid, other)
@@ -115,7 +115,7 @@ func TestRotation(t *testing.T) {
 				}
 				if last != kid {
 					switches++
-					if lead := now.Sub(first[kid]); last != "" && lead < 23*time.Hour {
+					if lead := now.Sub(first[kid]); last != "" && lead < 22*time.Hour {
 						t.Errorf("%v: a key signs that was published for %v", now, lead)
 					}
 				}
@@ -127,8 +127,8 @@ func TestRotation(t *testing.T) {
 					}
 				}
 			}
-			if switches != 4 {
-				t.Errorf("%d keys in 26 days", switches)
+			if switches != 3 {
+				t.Errorf("%d keys in 18 days", switches)
 			}
 		})
 	}
