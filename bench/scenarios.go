@@ -109,6 +109,8 @@ func sets(token string) []set {
 			{"guard", api("log denied", "guard")},
 			{"reputation", api("log denied", "reputation {\ndeny 192.0.2.0/24 2001:db8::/32\n}")},
 			{"reputation with 1,500 bots", "reputation {\nbots bots.json\n}\n" + api("log denied", "reputation")},
+			{"identity", api("log denied", identity)},
+			{"identity, tell jwt", api("log denied", identity+" {\ntell jwt {\naudience orders-backend\n}\n}")},
 			{"quota", api("log denied", "quota per address 100000000/m burst 100000000")},
 			{"quota shared by a cluster", "cluster unix://REDIS\n" + api("log denied", "quota per address 100000000/m burst 100000000")},
 			{"canary", api("log denied", "canary next {\nweight 5%\nreverse_proxy UPSTREAM\n}")},

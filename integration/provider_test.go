@@ -195,7 +195,7 @@ func TestIntrospection(t *testing.T) {
 		t.Errorf("another audience: %d %s", a.status, a.body)
 	}
 	for name, text := range map[string]string{"/config": gw.ask(t, "/config/"), "the log": gw.log(t)} {
-		for _, secret := range []string{"s3cr", good, fresh} {
+		for _, secret := range []string{"s3cr%t", "s3cr%25t", good, fresh} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s has %.6q in it", name, secret)
 			}

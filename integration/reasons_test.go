@@ -163,6 +163,12 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 			global: "identity {\nissuer main https://id.test {\njwks http://127.0.0.1:9/keys\naudience orders-api\n}\n}",
 			site:   "identity main\nrespond ok", header: token(nil),
 		},
+		gate.IdentityUnsigned: {global: login, site: "identity main {\ntell jwt {\naudience a\n}\n}\nrespond ok", ask: func(t *testing.T, gw *gateway) answer {
+			gw.withoutSigner(t)
+			return gw.get(t, "/", token(nil))
+		}},
+		gate.IdentityExchangeRefused:     exchanged(op.URL+"/oauth/token", token(nil)),
+		gate.IdentityExchangeUnavailable: exchanged("http://127.0.0.1:9/token", token(nil)),
 
 		gate.RequireAnonymous:      {site: "require role admin\nrespond ok"},
 		gate.RequireScope:          requires("require scope orders:admin"),

@@ -17,12 +17,13 @@ var (
 	// beforeRedir comes first: checks that need no caller, on the request as it
 	// was sent, before anything rewrites it. catalog answers before the contract
 	// refuses its path and before anybody has to prove who they are: it is for
-	// those who have no credential yet. So does resource.
-	beforeRedir = []string{"reputation", "guard", "catalog", "resource", "contract"}
+	// those who have no credential yet. So does resource. jwks is for upstreams,
+	// in the same place.
+	beforeRedir = []string{"reputation", "guard", "catalog", "resource", "jwks", "contract"}
 
 	// afterBasicAuth comes once a caller may be known. rate_limit of
 	// caddy-ratelimit anchors before basic_auth and so stands in front.
-	afterBasicAuth = []string{"identity", "require", "quota", "input", "firewall", "canary"}
+	afterBasicAuth = []string{"authentication", "identity", "require", "quota", "input", "firewall", "canary"}
 
 	// beforeHandle holds what routes to a whole API.
 	beforeHandle = []string{"api"}

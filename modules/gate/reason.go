@@ -69,6 +69,9 @@ const (
 	IdentityLoginFailed
 	IdentityBadLogout
 	IdentityUnknownPage
+	IdentityUnsigned
+	IdentityExchangeRefused
+	IdentityExchangeUnavailable
 
 	RequireAnonymous
 	RequireScope
@@ -170,6 +173,10 @@ var reasons = [reasonCount]struct {
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
 	IdentityNonce:         {"identity.nonce", 401, "The proof of possession needs the nonce that comes with this answer."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
+	IdentityUnsigned:      {"identity.unsigned", 503, "The gateway has no key to sign with at the moment."},
+
+	IdentityExchangeRefused:     {"identity.exchange_refused", 403, "The caller's token cannot be exchanged for one of the service behind the gateway."},
+	IdentityExchangeUnavailable: {"identity.exchange_unavailable", 503, "The caller's token cannot be exchanged at the moment."},
 
 	IdentityLogin:          {"identity.login", 302, "The browser is sent to log in."},
 	IdentityBadSession:     {"identity.bad_session", 401, "The cookie is of no session here."},

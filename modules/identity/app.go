@@ -14,6 +14,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/signer"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -30,6 +31,10 @@ type App struct {
 	// twice as many are. Default: 65536.
 	MaxTokens int `json:"max_tokens,omitempty"`
 
+	// As whom, and with what keys, the gateway signs what it tells upstreams.
+	// Default: as `gatehouse`, with ES256.
+	Signer *Signer `json:"signer,omitempty"`
+
 	byName map[string]*Issuer
 	keys   *keyring
 	tokens *memory.Memory[*proven]
@@ -42,6 +47,10 @@ type App struct {
 	vault    *vault // of sessions; nil without any
 	vaultKey string
 	stop     func()
+
+	signing   *signer.Signer // nil while nothing is to be signed
+	ring      string         // key of its ring that cleanup gives back
+	rehearsed bool           // no issuer is there to be asked
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -56,6 +65,9 @@ type proven struct {
 	good      time.Time
 	began     int64                 // when its session did, in Unix seconds; 0 without one
 	marks     atomic.Pointer[marks] // what it may be revoked by; nil until asked
+	ends      time.Time             // with the credential itself; zero: never
+
+	asserted atomic.Pointer[assertion] // what upstreams are told by tell jwt
 }
 
 // CaddyModule returns the Caddy module information.
@@ -140,6 +152,7 @@ func (a *App) Cleanup() error {
 		i.cleanup()
 	}
 	a.closeVault()
+	a.cleanupSigner()
 	return nil
 }
 

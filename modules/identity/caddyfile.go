@@ -38,6 +38,9 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 	if err := h.checkSession(helper, &a); err != nil {
 		return err
 	}
+	if err := h.checkExchange(helper, a.Issuers); err != nil {
+		return err
+	}
 	known := make([]string, 0, len(a.Issuers))
 	for _, i := range a.Issuers {
 		known = append(known, i.Name)
@@ -70,6 +73,11 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        login {
 //	            …
 //	        }
+//	        exchange [<token endpoint>] {
+//	            client_id     <id>
+//	            client_secret <placeholder>
+//	            auth          basic|post
+//	        }
 //	        leeway     <duration>
 //	        claims     subject|client|tenant|plan|roles|scopes <path>
 //	        on_error   closed|open
@@ -77,6 +85,11 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	    issuer <name> dev {
 //	        audience <value...>
 //	        claims   subject|client|tenant|plan|roles|scopes <path>
+//	    }
+//	    signer {
+//	        issuer    <url|name>
+//	        algorithm ES256|EdDSA
+//	        rotate    <duration>
 //	    }
 //	    keys       <file>
 //	    max_tokens <count>
@@ -101,8 +114,11 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			}
 		case "max_tokens":
 			err = parse.Count(d, &a.MaxTokens)
+		case "signer":
+			a.Signer = new(Signer)
+			err = a.Signer.unmarshal(d)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "max_tokens")
+			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "max_tokens", "signer")
 		}
 		if err != nil {
 			return nil, err
@@ -168,6 +184,9 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "login":
 		i.Login = new(Login)
 		return i.Login.unmarshal(d)
+	case "exchange":
+		i.Exchange = new(ExchangeClient)
+		return i.Exchange.unmarshal(d)
 	case "leeway":
 		return parse.Duration(d, &i.Leeway)
 	case "claims":
@@ -185,7 +204,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	case "on_error":
 		return parse.Into(d, &i.OnError)
 	default:
-		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "login", "leeway", "claims", "on_error")
+		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "exchange", "login", "leeway", "claims", "on_error")
 	}
 	return nil
 }
@@ -206,6 +225,19 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //	    mtls
 //	    optional
 //	    tell <fact...>
+//	    tell jwt {
+//	        audience <value...>
+//	        header   <name>
+//	        lifetime <duration>
+//	        claims   client|tenant|plan|roles|scopes|issuer|method|act ...
+//	        copy     <claim...>
+//	        on_error closed|open
+//	    }
+//	    exchange [<audience...>] {
+//	        resource <url...>
+//	        scope    <scope...>
+//	        on_error closed|open
+//	    }
 //	    dpop {
 //	        required
 //	        max_age  <duration>
@@ -244,13 +276,16 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "session":
 			h.Session = new(Session)
 			err = h.Session.unmarshal(d)
+		case "exchange":
+			h.TokenExchange = new(TokenExchange)
+			err = h.TokenExchange.unmarshal(d)
 		case "mode":
 			err = parse.Into(d, &h.Mode)
 		case "on_error":
 			h.OnError = new(gate.OnError)
 			err = parse.Into(d, h.OnError)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "dpop", "session", "mode", "on_error")
+			err = parse.Unknown(d, "identity option", opt, "keys", "mtls", "optional", "tell", "exchange", "dpop", "session", "mode", "on_error")
 		}
 		if err != nil {
 			return err
@@ -259,12 +294,22 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS && h.Session == nil {
 		return d.Err("identity needs at least one issuer, keys, mtls or session")
 	}
+	if h.TokenExchange != nil {
+		if err := h.TokenExchange.validate(h); err != nil {
+			return d.Err(err.Error())
+		}
+	}
 	return nil
 }
 
 func (h *Handler) unmarshalTell(d *caddyfile.Dispenser) error {
+	if d.NextArg() && d.Val() == "jwt" {
+		h.TellJWT = new(TellJWT)
+		return h.TellJWT.unmarshal(d)
+	}
+	d.Prev()
 	for d.NextArg() {
-		if known := append(factNames(), tellNone); !slices.Contains(known, d.Val()) {
+		if known := append(factNames(), tellNone, "jwt"); !slices.Contains(known, d.Val()) {
 			return parse.Unknown(d, "fact", d.Val(), known...)
 		}
 		h.Tell = append(h.Tell, d.Val())

@@ -17,12 +17,14 @@ func byCertificate(state *tls.ConnectionState) *proven {
 	}
 	leaf := state.VerifiedChains[0][0]
 	fingerprint := sha256.Sum256(leaf.Raw)
-	return prove(&gate.Principal{
+	who := prove(&gate.Principal{
 		Subject: nameOf(leaf),
 		Client:  hex.EncodeToString(fingerprint[:]),
 		Issuer:  "mtls",
 		Method:  gate.MutualTLS,
 	})
+	who.ends = leaf.NotAfter
+	return who
 }
 
 // nameOf prefers the names that certificates are issued for today (RFC 9525,

@@ -16,12 +16,18 @@
 // People who log in with a browser carry a session: a cookie that is sealed here
 // and opened here (session.go, internal/session).
 //
+// An upstream that wants to verify it is told by a short-lived token that the
+// gateway signs (signed.go), or gets a token of its own from the issuer, in
+// exchange for the client's (exchange.go).
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is
 // remembered, bounded and never past its expiry or a change of the issuer's
 // keys, and costs a fraction of a microsecond and no allocation. Keys from a
-// URL are fetched when first needed and refreshed behind the requests.
+// URL are fetched when first needed and refreshed behind the requests. A token
+// for an upstream is signed once in half its lifetime for each principal, and is
+// one allocation for the other requests.
 //
 // # How it fails
 //

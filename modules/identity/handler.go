@@ -18,6 +18,7 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
 	if mode == gate.Off {
+		h.hide(r.Header)
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
@@ -41,9 +42,18 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && noSession(denial.Reason) && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
-	if denial != nil && denial.Reason == gate.IdentityUnavailable && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open {
+	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open
+	rule := h.accept(ex, r, who, issuer)
+
+	late, onError := h.forUpstream(r, who, denial == nil || unchecked, began)
+	switch {
+	case late != nil && onError == gate.Closed:
+		denial = late
+	case unchecked:
 		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
-		h.accept(ex, r, who)
+		return next.ServeHTTP(w, r)
+	case late != nil:
+		ex.LetPass(gate.Identity, mode, rule, late.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
 	h.offer(w, ex, who, began)
@@ -51,30 +61,31 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		denial = v.invite(r, denial)
 		keepCookies(w, denial)
 	}
-	rule := ""
-	switch {
-	case who != nil:
-		rule = who.principal.Issuer
-		h.accept(ex, r, who)
-	case issuer != nil:
-		rule = issuer.Name
-	}
 	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
 	}
 	return next.ServeHTTP(w, r)
 }
 
-// accept says who asks, to the stages and to the upstream.
-func (h *Handler) accept(ex *gate.Exchange, r *http.Request, who *proven) {
-	if who == nil {
-		return
+// accept says who asks, to the stages, to Caddy's modules and to the upstream,
+// and returns whose word it is.
+func (h *Handler) accept(ex *gate.Exchange, r *http.Request, who *proven, issuer *Issuer) (rule string) {
+	repl, _ := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if repl != nil {
+		repl.Map(placeholders(ex))
 	}
-	ex.Principal = who.principal
-	who.assert(r.Header, h.told)
-	if repl, ok := r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer); ok {
-		repl.Set("http.auth.user.id", who.userID)
+	switch {
+	case who != nil:
+		ex.Principal = who.principal
+		who.assert(r.Header, h.told)
+		if repl != nil {
+			repl.Set("http.auth.user.id", who.userID)
+		}
+		return who.principal.Issuer
+	case issuer != nil:
+		return issuer.Name
 	}
+	return ""
 }
 
 // onError is the handler's own choice, or that of the issuer.
@@ -209,6 +220,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	}
 	who := prove(issuer.principal(t.Claims))
 	who.bound = bindingOf(t.Claims)
+	who.ends = expires.Add(issuer.expect.Leeway)
 	who.issuer, who.keys, who.good = issuer, keys, expires.Add(issuer.expect.Leeway)
 	if len(token) <= longestRemembered {
 		h.app.tokens.Put(token, who)

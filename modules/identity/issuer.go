@@ -51,6 +51,9 @@ type Issuer struct {
 	// Default: nobody can.
 	Login *Login `json:"login,omitempty"`
 
+	// How its tokens are exchanged for those of upstreams. Default: they are not.
+	Exchange *ExchangeClient `json:"exchange,omitempty"`
+
 	// How far clocks may be apart. Default: 30s; at most 5m.
 	Leeway caddy.Duration `json:"leeway,omitempty"`
 
@@ -204,6 +207,14 @@ func (i *Issuer) validate() error {
 	}
 	if i.Login != nil {
 		if err := i.Login.validate(i); err != nil {
+			return err
+		}
+	}
+	if i.Exchange != nil {
+		if i.Dev {
+			return errors.New("an issuer for development has nobody to ask")
+		}
+		if err := i.Exchange.validate(); err != nil {
 			return err
 		}
 	}

@@ -65,6 +65,7 @@ func (k *apiKey) entry() (*keyEntry, error) {
 		Subject: subject, Client: k.ID, Tenant: k.Tenant, Plan: k.Plan,
 		Roles: k.Roles, Scopes: k.Scopes, Issuer: "keys", Method: gate.APIKey,
 	})
+	e.who.ends = k.Expires
 	return e, nil
 }
 

@@ -43,6 +43,14 @@ type Handler struct {
 	// to prove it, issuer and method. `none` alone tells nothing.
 	Tell []string `json:"tell,omitempty"`
 
+	// A token about the principal that the gateway signs for the upstream.
+	// Default: none. With it, nothing else is told unless tell says so.
+	TellJWT *TellJWT `json:"tell_jwt,omitempty"`
+
+	// A token that the upstream is sent in place of the client's, for which it
+	// is exchanged at the issuer. Default: the client's is passed on.
+	TokenExchange *TokenExchange `json:"exchange,omitempty"`
+
 	// What is asked of proofs of possession (RFC 9449). Default: those of tokens
 	// that are bound to a key.
 	DPoP *DPoP `json:"dpop,omitempty"`
@@ -125,7 +133,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: %w", err)
 		}
 	}
-	if h.Tell == nil {
+	if h.Tell == nil && h.TellJWT == nil {
 		h.Tell = h.usual()
 	}
 	for _, name := range h.Tell {
@@ -137,6 +145,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: tell %q is none of %s", name, strings.Join(factNames(), ", "))
 		}
 		h.told = append(h.told, f)
+	}
+	if err := h.upstreamReady(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
 	}
 	if h.Keys {
 		if h.keys, err = keys.Open(ctx); err != nil {
@@ -157,9 +168,10 @@ func (h *Handler) Validate() error {
 	return nil
 }
 
-// Cleanup gives back what sessions share.
+// Cleanup gives back what is shared with other handlers.
 func (h *Handler) Cleanup() error {
 	h.Session.cleanup()
+	h.TokenExchange.cleanup()
 	return nil
 }
 

@@ -145,6 +145,9 @@ func (h *Handler) byAsking(ctx context.Context, token string, now time.Time) (*p
 	}
 	who := prove(i.principal(answer.Claims))
 	who.issuer, who.bound, who.good = i, bindingOf(answer.Claims), answer.Until
+	if !expires.IsZero() {
+		who.ends = expires.Add(i.expect.Leeway)
+	}
 	if !expires.IsZero() && expires.Add(i.expect.Leeway).Before(who.good) {
 		who.good = expires.Add(i.expect.Leeway)
 	}

@@ -34,6 +34,7 @@ func (a *App) Rehearse() (
 			return nil, nil, err
 		}
 	}
+	a.rehearsed = true
 	id := keyID(signers[0])
 	source := keyset.Static(jwt.NewSet(id, &signers[0].PublicKey))
 	for _, i := range a.Issuers {

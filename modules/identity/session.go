@@ -373,6 +373,6 @@ func (s *Session) open(sess *session.Session) (*live, error) {
 	p := s.issuer.principal(t.Claims)
 	p.Method = gate.Session
 	who := prove(p)
-	who.issuer, who.began = s.issuer, sess.Began/1000
+	who.issuer, who.began, who.ends = s.issuer, sess.Began/1000, time.UnixMilli(sess.Ends)
 	return &live{sess, who, sess.Names(s.issuer.URL, s.shared.provider.ID)}, nil
 }
