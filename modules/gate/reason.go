@@ -58,6 +58,10 @@ const (
 	IdentityBadProof
 	IdentityReplayed
 	IdentityUnavailable
+	IdentityCertificateName
+	IdentityCertificatePolicy
+	IdentityCertificateRevoked
+	IdentityRevocationUnknown
 
 	RequireAnonymous
 	RequireScope
@@ -156,6 +160,11 @@ var reasons = [reasonCount]struct {
 	IdentityBadProof:      {"identity.bad_proof", 401, "The proof of possession is wrong."},
 	IdentityReplayed:      {"identity.replayed", 401, "The proof of possession was used before."},
 	IdentityUnavailable:   {"identity.unavailable", 503, "The credential cannot be checked at the moment."},
+
+	IdentityCertificateName:    {"identity.certificate_name", 401, "The client certificate does not name its holder in a way that is accepted here."},
+	IdentityCertificatePolicy:  {"identity.certificate_policy", 401, "The client certificate is not of the kind that is accepted here."},
+	IdentityCertificateRevoked: {"identity.certificate_revoked", 401, "The client certificate has been revoked."},
+	IdentityRevocationUnknown:  {"identity.revocation_unknown", 503, "Whether the client certificate has been revoked cannot be found out at the moment."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
 	RequireScope:      {"require.scope", 403, "The caller lacks a scope this operation needs."},

@@ -194,7 +194,7 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //
 //	identity [<matcher>] <issuer...> {
 //	    keys [<header>]
-//	    mtls
+//	    mtls [{ … }]    # see MTLS
 //	    optional
 //	    tell <fact...>
 //	    dpop {
@@ -220,7 +220,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				err = d.ArgErr()
 			}
 		case "mtls":
-			err = parse.Flag(d, &h.MTLS)
+			h.MTLS = new(MTLS)
+			err = h.MTLS.unmarshal(d)
 		case "optional":
 			err = parse.Flag(d, &h.Optional)
 		case "tell":
@@ -240,7 +241,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
+	if len(h.Issuers) == 0 && !h.Keys && h.MTLS == nil {
 		return d.Err("identity needs at least one issuer, keys or mtls")
 	}
 	return nil

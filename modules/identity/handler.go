@@ -41,6 +41,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	case issuer != nil:
 		rule = issuer.Name
+	case denial != nil:
+		rule = ruleOf(denial)
 	}
 	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
@@ -85,9 +87,9 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		}
 		return who, nil, nil
 	}
-	if h.MTLS {
-		if who := byCertificate(r.TLS); who != nil {
-			return who, nil, nil
+	if h.MTLS != nil {
+		if who, denial := h.byCertificate(r, now); who != nil || denial != nil {
+			return who, nil, h.refuse(denial, false, false)
 		}
 	}
 	return nil, nil, h.refuse(&gate.Denial{Reason: gate.IdentityMissing}, false, false)
@@ -258,7 +260,7 @@ func (h *Handler) Describe(d *gate.Description) {
 	if h.Keys {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "API key", How: h.KeyHeader + ": …"})
 	}
-	if h.MTLS {
+	if h.MTLS != nil {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Client certificate", How: "mutual TLS"})
 	}
 }

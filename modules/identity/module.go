@@ -28,9 +28,9 @@ type Handler struct {
 	// The header that carries an API key. Default: `X-API-Key`.
 	KeyHeader string `json:"key_header,omitempty"`
 
-	// Whether client certificates are accepted that Caddy has verified against
-	// the site's trust pool. Default: false.
-	MTLS bool `json:"mtls,omitempty"`
+	// Whether client certificates are accepted that were verified, and what is
+	// asked of them. Default: they are not.
+	MTLS *MTLS `json:"mtls,omitempty"`
 
 	// Whether requests without any credential pass, without a principal.
 	// A wrong credential is refused all the same. Default: false.
@@ -89,6 +89,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: %w", err)
 		}
 	}
+	if h.MTLS != nil {
+		if err := h.MTLS.ready(); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
+	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
 		i := h.app.byName[name]
@@ -129,7 +134,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate reports settings that would refuse everybody.
 func (h *Handler) Validate() error {
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS {
+	if len(h.Issuers) == 0 && !h.Keys && h.MTLS == nil {
 		return errors.New("identity: name at least one issuer, keys or mtls")
 	}
 	if h.KeyHeader == "Authorization" || slices.Contains([]string{"Cookie", "Host"}, h.KeyHeader) {
