@@ -44,6 +44,9 @@ var fromInside = map[gate.Reason]string{
 	gate.IdentityCertificateName:   "TestCertificatePrincipals",
 	gate.IdentityCertificatePolicy: "TestCertificatePolicy",
 
+	gate.IdentityCertificateRevoked: "TestRevocationList",
+	gate.IdentityRevocationUnknown:  "TestRevocationList",
+
 	// The service's own answer, which is none of our decisions.
 	gate.TranscodeUpstream: "TestTranscodeREST",
 	// Told in the protocols that have bidirectional streams only.

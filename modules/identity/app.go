@@ -29,6 +29,10 @@ type App struct {
 	// twice as many are. Default: 65536.
 	MaxTokens int `json:"max_tokens,omitempty"`
 
+	// Who knows which client certificates were revoked, each with a name of its
+	// own.
+	Revocation []*Revocation `json:"revocation,omitempty"`
+
 	byName map[string]*Issuer
 	keys   *keyring
 	tokens *memory.Memory[*proven]
@@ -80,6 +84,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: issuer %q: %w", i.Name, err)
 		}
 	}
+	if err := a.provisionRevocation(); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
 	if a.Keys != "" {
 		if a.keys, err = readKeys(a.Keys); err != nil {
 			return fmt.Errorf("identity: %w", err)
@@ -98,6 +105,9 @@ func (a *App) Defined(string) map[string]any {
 
 // Start fetches keys ahead of the first request that needs them.
 func (a *App) Start() error {
+	for _, v := range a.Revocation {
+		v.start()
+	}
 	for _, i := range a.Issuers {
 		if i.Dev {
 			a.logger.Warn("an issuer for development is in use; anybody who can read the storage can be anybody", zap.String("issuer", i.Name))
@@ -119,6 +129,9 @@ func (*App) Stop() error { return nil }
 func (a *App) Cleanup() error {
 	for _, i := range a.Issuers {
 		i.cleanup()
+	}
+	for _, v := range a.Revocation {
+		v.cleanup()
 	}
 	return nil
 }

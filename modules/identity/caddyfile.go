@@ -47,7 +47,7 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 			return parse.Unknown(helper.Dispenser, "issuer", name, known...)
 		}
 	}
-	return nil
+	return h.checkRevocation(helper, &a)
 }
 
 // parseOption reads the global option. Syntax:
@@ -72,6 +72,8 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        audience <value...>
 //	        claims   subject|client|tenant|plan|roles|scopes <path>
 //	    }
+//	    revocation <name> crl <file|url> { … }    # see Revocation
+//	    revocation <name> ocsp [<url>] { … }
 //	    keys       <file>
 //	    max_tokens <count>
 //	}
@@ -93,10 +95,12 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			if err = parse.Text(d, &a.Keys); err == nil {
 				a.Keys = parse.Path(d, a.Keys)
 			}
+		case "revocation":
+			err = a.unmarshalRevocation(d)
 		case "max_tokens":
 			err = parse.Count(d, &a.MaxTokens)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "max_tokens")
+			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "revocation", "max_tokens")
 		}
 		if err != nil {
 			return nil, err

@@ -63,9 +63,14 @@ type MTLS struct {
 	// How long ago the certificate may have been issued. Default: any time.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
+	// The names of those who are asked, in this order, whether a certificate was
+	// revoked: the first that knows decides. Default: nobody is.
+	Revocation []string `json:"revocation,omitempty"`
+
 	names  clientcert.Names
 	policy clientcert.Policy
 	known  *memory.Memory[*proven] // by fingerprint
+	asked  []*Revocation
 }
 
 // maxCertificates is how many certificates' principals are remembered at least.
@@ -200,6 +205,9 @@ func (h *Handler) byCertificate(r *http.Request, now time.Time) (*proven, *gate.
 	who, err := m.holder(leaf)
 	if err != nil {
 		return nil, refuseCertificate(gate.IdentityCertificateName, "subject", err)
+	}
+	if denial := m.revoked(r.Context(), chains[0], now); denial != nil {
+		return nil, denial
 	}
 	return who, nil
 }

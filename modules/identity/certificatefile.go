@@ -22,6 +22,7 @@ import (
 //	    san          uri|dns|email <pattern...>
 //	    usage        client_auth|server_auth|email_protection|code_signing|<oid>...
 //	    max_age      <duration>
+//	    revocation   <name...>
 //	}
 func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 	if d.NextArg() {
@@ -55,8 +56,10 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 			err = words(d, &m.Usage)
 		case "max_age":
 			err = parse.Duration(d, &m.MaxAge)
+		case "revocation":
+			err = words(d, &m.Revocation)
 		default:
-			err = parse.Unknown(d, "mtls option", opt, "subject", "trust_domain", "tenant", "plan", "roles", "ca", "san", "usage", "max_age")
+			err = parse.Unknown(d, "mtls option", opt, "subject", "trust_domain", "tenant", "plan", "roles", "ca", "san", "usage", "max_age", "revocation")
 		}
 		if err != nil {
 			return err

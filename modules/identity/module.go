@@ -93,6 +93,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.MTLS.ready(); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+		if err := h.MTLS.findRevocation(ctx, h.app); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
 	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
