@@ -63,6 +63,11 @@ type MTLS struct {
 	// How long ago the certificate may have been issued. Default: any time.
 	MaxAge caddy.Duration `json:"max_age,omitempty"`
 
+	// The authorities that are trusted, instead of those of the site's
+	// `client_auth`, which then only has to request a certificate. They change
+	// without a reload. Default: the site's.
+	TrustPool *TrustPool `json:"trust_pool,omitempty"`
+
 	// The names of those who are asked, in this order, whether a certificate was
 	// revoked: the first that knows decides. Default: nobody is.
 	Revocation []string `json:"revocation,omitempty"`
@@ -71,6 +76,9 @@ type MTLS struct {
 	policy clientcert.Policy
 	known  *memory.Memory[*proven] // by fingerprint
 	asked  []*Revocation
+
+	trust    *trust
+	trustKey string
 }
 
 // maxCertificates is how many certificates' principals are remembered at least.
@@ -191,9 +199,10 @@ func (h *Handler) byCertificate(r *http.Request, now time.Time) (*proven, *gate.
 	if r.TLS == nil {
 		return nil, nil
 	}
-	m, chains := h.MTLS, r.TLS.VerifiedChains
-	if len(chains) == 0 || len(chains[0]) == 0 {
-		return nil, nil
+	m := h.MTLS
+	chains, denial := m.chains(r.TLS, now)
+	if denial != nil || len(chains) == 0 || len(chains[0]) == 0 {
+		return nil, denial
 	}
 	leaf := chains[0][0]
 	if now.After(leaf.NotAfter) { // it was good when the connection began

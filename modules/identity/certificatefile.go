@@ -22,6 +22,7 @@ import (
 //	    san          uri|dns|email <pattern...>
 //	    usage        client_auth|server_auth|email_protection|code_signing|<oid>...
 //	    max_age      <duration>
+//	    trust_pool   file|storage <name...>
 //	    revocation   <name...>
 //	}
 func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
@@ -56,10 +57,15 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 			err = words(d, &m.Usage)
 		case "max_age":
 			err = parse.Duration(d, &m.MaxAge)
+		case "trust_pool":
+			if m.TrustPool == nil {
+				m.TrustPool = new(TrustPool)
+			}
+			err = m.TrustPool.unmarshal(d)
 		case "revocation":
 			err = words(d, &m.Revocation)
 		default:
-			err = parse.Unknown(d, "mtls option", opt, "subject", "trust_domain", "tenant", "plan", "roles", "ca", "san", "usage", "max_age", "revocation")
+			err = parse.Unknown(d, "mtls option", opt, "subject", "trust_domain", "tenant", "plan", "roles", "ca", "san", "usage", "max_age", "trust_pool", "revocation")
 		}
 		if err != nil {
 			return err

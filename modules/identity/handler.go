@@ -26,7 +26,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && denial.Reason == gate.IdentityMissing && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
-	if denial != nil && denial.Reason == gate.IdentityUnavailable && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open {
+	if denial != nil && denial.Reason == gate.IdentityUnavailable && issuer != nil && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open {
 		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	}

@@ -96,6 +96,11 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err := h.MTLS.findRevocation(ctx, h.app); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+		if h.MTLS.TrustPool != nil {
+			if h.MTLS.trust, h.MTLS.trustKey, err = h.MTLS.TrustPool.open(ctx); err != nil {
+				return fmt.Errorf("identity: %w", err)
+			}
+		}
 	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
