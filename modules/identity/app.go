@@ -38,6 +38,9 @@ type App struct {
 	tokens *memory.Memory[*proven]
 	link   *cluster.Link // nil for a gateway alone
 	logger *zap.Logger
+
+	honey *honey
+	keep  func() // keeps in the storage when keys were last used
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -84,6 +87,11 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: issuer %q: %w", i.Name, err)
 		}
 	}
+	if a.honey, err = newHoney(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	storage := ctx.Storage()
+	a.keep = func() { keyUses.follow(ctx, storage, fmt.Sprintf("%T %v", storage, storage), a.logger) }
 	if err := a.provisionRevocation(); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
@@ -108,6 +116,8 @@ func (a *App) Start() error {
 	for _, v := range a.Revocation {
 		v.start()
 	}
+	go a.honey.tell()
+	go a.keep()
 	for _, i := range a.Issuers {
 		if i.Dev {
 			a.logger.Warn("an issuer for development is in use; anybody who can read the storage can be anybody", zap.String("issuer", i.Name))

@@ -10,6 +10,9 @@
 // A token that is bound to a key or a client certificate is accepted with a
 // proof of it only (bound.go).
 //
+// Client certificates name who asks, and are asked whether they were revoked
+// (certificate.go, revocation.go, trust.go).
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is
@@ -23,5 +26,6 @@
 // the caller: such requests meet on_error, 503 by default, while the last good
 // keys serve on for a day. It starts with an issuer that is away and recovers
 // by itself. A flood of tokens that name unknown keys causes one fetch in 30
-// seconds.
+// seconds. When nobody knows whether a certificate was revoked, on_error of
+// those who were asked decides: 503 by default.
 package identity

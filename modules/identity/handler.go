@@ -81,11 +81,8 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		return who, issuer, h.refuse(denial, true, c.dpop)
 	}
 	if len(keys) == 1 {
-		who, reason := h.findKey(keys[0], now)
-		if who == nil {
-			return nil, nil, h.refuse(&gate.Denial{Reason: reason}, false, false)
-		}
-		return who, nil, nil
+		who, denial := h.findKey(r, keys[0], now)
+		return who, nil, h.refuse(denial, false, false)
 	}
 	if h.MTLS != nil {
 		if who, denial := h.byCertificate(r, now); who != nil || denial != nil {

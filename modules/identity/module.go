@@ -76,7 +76,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.KeyHeader = "X-API-Key"
 	}
 	h.KeyHeader = http.CanonicalHeaderKey(h.KeyHeader)
-	if err := gate.RegisterMetrics(ctx, proofsAlone); err != nil {
+	if err := gate.RegisterMetrics(ctx, proofsAlone, honeyKeys); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_identity")
