@@ -244,12 +244,12 @@ func TestCertificatePlaceholders(t *testing.T) {
 func TestCertificatePolicy(t *testing.T) {
 	root := newCA(t, "root", nil)
 	partners, staff := newCA(t, "partners", root), newCA(t, "staff", root)
-	print := func(ca *testCA) string {
+	sumOf := func(ca *testCA) string {
 		sum := sha256.Sum256(ca.Raw)
 		return hex.EncodeToString(sum[:])
 	}
-	gw := startMTLS(t, "require_and_verify", "", route("partners", "ca "+print(partners))+route("staff", `ca "CN=staff"`)+
-		route("root", "ca "+print(root))+route("san", "san uri spiffe://example.org/ns/*/sa/*")+route("dns", "san dns *.example.org")+
+	gw := startMTLS(t, "require_and_verify", "", route("partners", "ca "+sumOf(partners))+route("staff", `ca "CN=staff"`)+
+		route("root", "ca "+sumOf(root))+route("san", "san uri spiffe://example.org/ns/*/sa/*")+route("dns", "san dns *.example.org")+
 		route("usage", "usage client_auth 1.2.3.4")+route("young", "max_age 5m")+route("old", "max_age 1h"), root.Certificate)
 	ann := partners.sign(t, withURI("spiffe://example.org/ns/acme/sa/web"))
 	bob := staff.sign(t, withURI("spiffe://example.org/ns/acme"))

@@ -200,7 +200,7 @@ func (h *Handler) byCertificate(r *http.Request, now time.Time) (*proven, *gate.
 		return nil, nil
 	}
 	m := h.MTLS
-	chains, denial := m.chains(r.TLS, now)
+	chains, denial := m.chains(r.TLS, now) //nolint:contextcheck // a pool is for all requests
 	if denial != nil || len(chains) == 0 || len(chains[0]) == 0 {
 		return nil, denial
 	}

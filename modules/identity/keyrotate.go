@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -66,7 +68,7 @@ func (f *keyFlags) rotate(id string, now time.Time) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, err = f.ask(http.MethodPatch, "/"+url.PathEscape(id), patch, http.Header{"If-Match": {fmt.Sprintf("%q", fmt.Sprint(o.Version))}})
+	_, err = f.ask(http.MethodPatch, "/"+url.PathEscape(id), patch, http.Header{"If-Match": {strconv.Quote(strconv.FormatUint(o.Version, 10))}})
 	if err != nil && strings.Contains(err.Error(), "there is a key") {
 		return "", fmt.Errorf("key %q was changed by somebody else at the same time; look at it and try again", id)
 	}
@@ -88,9 +90,7 @@ func (f *keyFlags) uses() (map[string]time.Time, error) {
 		if err := json.Unmarshal(body, &page); err != nil {
 			return nil, fmt.Errorf("reading the gateway's answer: %w", err)
 		}
-		for id, at := range page.Uses {
-			all[id] = at
-		}
+		maps.Copy(all, page.Uses)
 		if after = page.Next; after == "" {
 			return all, nil
 		}

@@ -241,6 +241,7 @@ func (m *MTLS) revoked(ctx context.Context, chain []*x509.Certificate, now time.
 		case ocsp.Revoked:
 			revocationAnswers.WithLabelValues(v.Name, "revoked").Inc()
 			return refuseCertificate(gate.IdentityCertificateRevoked, "revocation "+v.Name, nil)
+		case ocsp.Unknown: // another may know
 		}
 		revocationAnswers.WithLabelValues(v.Name, "unknown").Inc()
 		if v.OnError == gate.Closed && closed == nil {

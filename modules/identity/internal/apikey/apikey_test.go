@@ -34,7 +34,7 @@ func FuzzMayExist(f *testing.F) {
 	f.Add(40, "0")
 	key, find := New(), regexp.MustCompile(`\A`+Pattern+`\z`)
 	f.Fuzz(func(t *testing.T, at int, with string) {
-		if at = at % len(key); at < len(prefix) || len(with) != 1 || with[0] == key[at] {
+		if at %= len(key); at < len(prefix) || len(with) != 1 || with[0] == key[at] {
 			return
 		}
 		changed := key[:at] + with + key[at+1:]

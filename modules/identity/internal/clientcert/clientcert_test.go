@@ -222,7 +222,8 @@ func unformat(t *testing.T, text string) (rdns [][]string) {
 // one line.
 func FuzzDN(f *testing.F) {
 	for _, name := range []pkix.Name{
-		{CommonName: "ann"}, {CommonName: `a,b+c="d"\;<e>#`, Organization: []string{"#x", " y "}, OrganizationalUnit: []string{"é", "\x00"}},
+		{CommonName: "ann"},
+		{CommonName: `a,b+c="d"\;<e>#`, Organization: []string{"#x", " y "}, OrganizationalUnit: []string{"é", "\x00"}},
 		{ExtraNames: []pkix.AttributeTypeAndValue{{Type: asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 1}, Value: "a@b"}}},
 	} {
 		der, err := asn1.Marshal(name.ToRDNSequence())

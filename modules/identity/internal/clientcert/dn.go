@@ -4,6 +4,7 @@ import (
 	"encoding/asn1"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -50,8 +51,7 @@ func parseDN(der []byte) (rdns [][]attribute, err error) {
 				return nil, errDN
 			}
 			a := attribute{oid: oid.String(), der: whole}
-			switch tag {
-			case cbasn1.UTF8String, cbasn1.PrintableString, cbasn1.IA5String, cbasn1.Tag(asn1.TagNumericString):
+			if tag == cbasn1.UTF8String || tag == cbasn1.PrintableString || tag == cbasn1.IA5String || tag == cbasn1.Tag(asn1.TagNumericString) {
 				a.text, a.isText = string(value), utf8.Valid(value)
 			}
 			rdn = append(rdn, a)
@@ -76,8 +76,8 @@ func FormatDN(der []byte) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	for i := len(rdns) - 1; i >= 0; i-- {
-		for j, a := range rdns[i] {
+	for i, rdn := range slices.Backward(rdns) {
+		for j, a := range rdn {
 			if j > 0 {
 				b.WriteByte('+')
 			}

@@ -37,8 +37,12 @@ func Kinds() []string { return kindNames[:] }
 
 // ParseKind reads the name of a kind.
 func ParseKind(word string) (Kind, bool) {
-	i := slices.Index(kindNames[:], word)
-	return Kind(max(i, 0)), i >= 0
+	for k := range kindCount {
+		if kindNames[k] == word {
+			return k, true
+		}
+	}
+	return 0, false
 }
 
 // ErrUnnamed means that a certificate has none of the names that are asked for.
@@ -87,6 +91,7 @@ func (n *Names) Of(c *x509.Certificate) (Name, error) {
 			text, err = FormatDN(c.RawSubject)
 		case Fingerprint:
 			text = FingerprintOf(c)
+		case kindCount: // not a kind
 		}
 		if err != nil {
 			return Name{}, err

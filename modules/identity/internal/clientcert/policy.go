@@ -81,7 +81,9 @@ var usageNames = map[string]x509.ExtKeyUsage{
 }
 
 // UsageNames lists them.
-func UsageNames() []string { return []string{"client_auth", "server_auth", "email_protection", "code_signing"} }
+func UsageNames() []string {
+	return []string{"client_auth", "server_auth", "email_protection", "code_signing"}
+}
 
 // AddUsage asks for an extended key usage, by name or by its object identifier.
 // "Any" usage does not stand for it.
@@ -164,10 +166,10 @@ func matches(patterns []*regexp.Regexp, kind Kind, names []string) bool {
 
 // alternatives are the certificate's alternative names of a kind.
 func alternatives(c *x509.Certificate, kind Kind) (names []string) {
-	switch kind {
-	case DNS:
+	if kind == DNS {
 		return c.DNSNames
-	case Email:
+	}
+	if kind == Email {
 		return c.EmailAddresses
 	}
 	for _, u := range c.URIs {

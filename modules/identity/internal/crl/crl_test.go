@@ -63,7 +63,9 @@ func (a *authority) list(tb testing.TB, change func(*x509.RevocationList), seria
 }
 
 func extension(oid asn1.ObjectIdentifier, der ...byte) func(*x509.RevocationList) {
-	return func(l *x509.RevocationList) { l.ExtraExtensions = []pkix.Extension{{Id: oid, Critical: true, Value: der}} }
+	return func(l *x509.RevocationList) {
+		l.ExtraExtensions = []pkix.Extension{{Id: oid, Critical: true, Value: der}}
+	}
 }
 
 func TestRead(t *testing.T) {
@@ -180,7 +182,9 @@ func TestSource(t *testing.T) {
 		return ca.list(t, func(l *x509.RevocationList) { l.Number = big.NewInt(n) }, serials...)
 	}
 	data := numbered(5, 1)
-	s := NewSource(func(context.Context) ([]byte, []*x509.Certificate, error) { return data, []*x509.Certificate{ca.Certificate}, nil }, time.Hour, func(*List, error) {})
+	s := NewSource(func(context.Context) ([]byte, []*x509.Certificate, error) {
+		return data, []*x509.Certificate{ca.Certificate}, nil
+	}, time.Hour, func(*List, error) {})
 	step := func(name string, next []byte, good bool, serial int64) {
 		t.Helper()
 		data = next

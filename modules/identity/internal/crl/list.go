@@ -234,7 +234,7 @@ func (l *List) fill(entries cryptobyte.String) error {
 		if err := entryExtensions(entry); err != nil {
 			return err
 		}
-		l.serials = append(append(l.serials, byte(len(serial))), serial...)
+		l.serials = append(append(l.serials, byte(len(serial))), serial...) //nolint:gosec // at most maxSerial
 	}
 	l.serials = slices.Clip(l.serials)
 	if len(l.serials) >= 1<<32-1 {
@@ -283,7 +283,7 @@ func entryExtensions(entry cryptobyte.String) error {
 // find returns the slot of a serial, or the free one where it would be.
 func (l *List) find(serial []byte) (slot int, there bool) {
 	mask := len(l.table) - 1
-	for slot = int(maphash.Bytes(seed, serial)) & mask; ; slot = (slot + 1) & mask {
+	for slot = int(maphash.Bytes(seed, serial)&0x7fffffff) & mask; ; slot = (slot + 1) & mask {
 		at := l.table[slot]
 		if at == 0 {
 			return slot, false

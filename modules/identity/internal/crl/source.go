@@ -12,7 +12,7 @@ import (
 
 const (
 	deadline   = time.Minute     // of one fetch
-	Patience   = 2 * time.Second // of a request that comes before the first list
+	patience   = 2 * time.Second // of a request that comes before the first list
 	firstRetry = time.Second     // doubles with each failure
 )
 
@@ -117,7 +117,7 @@ func (s *Source) Load(ctx context.Context) *List {
 	if l := s.current.Load(); l != nil {
 		return l
 	}
-	limit := time.NewTimer(Patience)
+	limit := time.NewTimer(patience)
 	defer limit.Stop()
 	select {
 	case <-s.first:

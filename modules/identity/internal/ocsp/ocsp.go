@@ -130,7 +130,7 @@ func (a *Asker) About(ctx context.Context, c, issuer *x509.Certificate, now time
 	if known, ok := a.answers.Get(key); ok && now.Before(known.until) {
 		return known.status, nil
 	}
-	f, err := a.fly(key, c, issuer, now)
+	f, err := a.fly(key, c, issuer, now) //nolint:contextcheck // others wait for the same answer
 	if err != nil {
 		return Unknown, err
 	}

@@ -26,7 +26,7 @@ func authority(tb testing.TB) (ca, leaf *x509.Certificate, key *ecdsa.PrivateKey
 	if err != nil {
 		tb.Fatal(err)
 	}
-	make := func(template, parent *x509.Certificate) *x509.Certificate {
+	issue := func(template, parent *x509.Certificate) *x509.Certificate {
 		template.NotBefore, template.NotAfter = now.Add(-time.Hour), now.Add(time.Hour)
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, key)
 		if err != nil {
@@ -39,8 +39,8 @@ func authority(tb testing.TB) (ca, leaf *x509.Certificate, key *ecdsa.PrivateKey
 		return c
 	}
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, IsCA: true, BasicConstraintsValid: true}
-	ca = make(template, template)
-	return ca, make(&x509.Certificate{SerialNumber: big.NewInt(7)}, ca), key
+	ca = issue(template, template)
+	return ca, issue(&x509.Certificate{SerialNumber: big.NewInt(7)}, ca), key
 }
 
 func sign(tb testing.TB, ca *x509.Certificate, key *ecdsa.PrivateKey, r xocsp.Response) []byte {
