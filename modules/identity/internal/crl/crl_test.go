@@ -13,9 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/cryptobyte"
-	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 var now = time.Now().Truncate(time.Second)
@@ -150,16 +147,14 @@ func TestMillion(t *testing.T) {
 		n := new(big.Int).SetUint64(i*0x9e3779b97f4a7c15 | 1<<63)
 		return n.Lsh(n, 56).Add(n, new(big.Int).SetUint64(i))
 	}
-	var b cryptobyte.Builder
+	var entries []byte
 	for i := range uint64(count) {
-		b.AddASN1(cbasn1.SEQUENCE, func(b *cryptobyte.Builder) {
-			b.AddASN1BigInt(serial(i))
-			b.AddASN1UTCTime(now)
-		})
-	}
-	entries, err := b.Bytes()
-	if err != nil {
-		t.Fatal(err)
+		number := serial(i).Bytes() // 15 of them, the first below 0x80 or with a zero before it
+		if number[0] >= 0x80 {
+			number = append([]byte{0}, number...)
+		}
+		entries = append(entries, 0x30, byte(2+len(number)+15), 2, byte(len(number)))
+		entries = append(append(entries, number...), "\x17\x0d260101000000Z"...)
 	}
 	l := new(List)
 	if err := l.fill(entries); err != nil {
