@@ -41,6 +41,13 @@ var fromInside = map[gate.Reason]string{
 	gate.FirewallFailed:   "TestFirewallFails",
 	gate.QuotaUnusual:     "TestUnusual", // takes a day to learn
 
+	// A client certificate needs a port with TLS.
+	gate.IdentityCertificateName:   "TestCertificatePrincipals",
+	gate.IdentityCertificatePolicy: "TestCertificatePolicy",
+
+	gate.IdentityCertificateRevoked: "TestRevocationList",
+	gate.IdentityRevocationUnknown:  "TestRevocationList",
+
 	// The service's own answer, which is none of our decisions.
 	gate.TranscodeUpstream: "TestTranscodeREST",
 	// Told in the protocols that have bidirectional streams only.

@@ -72,6 +72,10 @@ const (
 	IdentityUnsigned
 	IdentityExchangeRefused
 	IdentityExchangeUnavailable
+	IdentityCertificateName
+	IdentityCertificatePolicy
+	IdentityCertificateRevoked
+	IdentityRevocationUnknown
 
 	RequireAnonymous
 	RequireScope
@@ -187,6 +191,11 @@ var reasons = [reasonCount]struct {
 	IdentityLoginFailed:    {"identity.login_failed", 403, "The login did not succeed."},
 	IdentityBadLogout:      {"identity.bad_logout", 400, "The logout token is not good."},
 	IdentityUnknownPage:    {"identity.unknown_page", 404, "The gateway has no such page of its own, or not for this method."},
+
+	IdentityCertificateName:    {"identity.certificate_name", 401, "The client certificate does not name its holder in a way that is accepted here."},
+	IdentityCertificatePolicy:  {"identity.certificate_policy", 401, "The client certificate is not of the kind that is accepted here."},
+	IdentityCertificateRevoked: {"identity.certificate_revoked", 401, "The client certificate has been revoked."},
+	IdentityRevocationUnknown:  {"identity.revocation_unknown", 503, "Whether the client certificate has been revoked cannot be found out at the moment."},
 
 	RequireAnonymous:  {"require.anonymous", 401, "This operation needs a proven caller."},
 	RequireScope:      {"require.scope", 403, "The caller lacks a scope this operation needs."},

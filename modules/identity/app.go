@@ -35,6 +35,10 @@ type App struct {
 	// Default: as `gatehouse`, with ES256.
 	Signer *Signer `json:"signer,omitempty"`
 
+	// Who knows which client certificates were revoked, each with a name of its
+	// own.
+	Revocation []*Revocation `json:"revocation,omitempty"`
+
 	byName map[string]*Issuer
 	keys   *keyring
 	tokens *memory.Memory[*proven]
@@ -51,6 +55,9 @@ type App struct {
 	signing   *signer.Signer // nil while nothing is to be signed
 	ring      string         // key of its ring that cleanup gives back
 	rehearsed bool           // no issuer is there to be asked
+
+	honey *honey
+	keep  func() // keeps in the storage when keys were last used
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -102,6 +109,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 			return fmt.Errorf("identity: issuer %q: %w", i.Name, err)
 		}
 	}
+	if a.honey, err = newHoney(ctx); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
+	storage := ctx.Storage()
+	a.keep = func() { keyUses.follow(ctx, storage, fmt.Sprintf("%T %v", storage, storage), a.logger) }
+	if err := a.provisionRevocation(); err != nil {
+		return fmt.Errorf("identity: %w", err)
+	}
 	if a.Keys != "" {
 		if a.keys, err = readKeys(a.Keys); err != nil {
 			return fmt.Errorf("identity: %w", err)
@@ -121,6 +136,11 @@ func (a *App) Defined(string) map[string]any {
 // Start fetches keys ahead of the first request that needs them.
 func (a *App) Start() error {
 	a.stop = a.followSessions()
+	for _, v := range a.Revocation {
+		v.start()
+	}
+	go a.honey.tell()
+	go a.keep()
 	for _, i := range a.Issuers {
 		if i.Dev {
 			a.logger.Warn("an issuer for development is in use; anybody who can read the storage can be anybody", zap.String("issuer", i.Name))
@@ -153,6 +173,9 @@ func (a *App) Cleanup() error {
 	}
 	a.closeVault()
 	a.cleanupSigner()
+	for _, v := range a.Revocation {
+		v.cleanup()
+	}
 	return nil
 }
 

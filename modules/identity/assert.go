@@ -37,7 +37,7 @@ func factNames() []string {
 // mean different people by the same subject.
 func (h *Handler) usual() []string {
 	ways := len(h.Issuers)
-	for _, way := range []bool{h.Keys, h.MTLS, h.Session != nil} {
+	for _, way := range []bool{h.Keys, h.MTLS != nil, h.Session != nil} {
 		if way {
 			ways++
 		}

@@ -53,7 +53,7 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 			return parse.Unknown(helper.Dispenser, "issuer", name, known...)
 		}
 	}
-	return nil
+	return h.checkRevocation(helper, &a)
 }
 
 // parseOption reads the global option. Syntax:
@@ -91,6 +91,8 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        algorithm ES256|EdDSA
 //	        rotate    <duration>
 //	    }
+//	    revocation <name> crl <file|url> { … }    # see Revocation
+//	    revocation <name> ocsp [<url>] { … }
 //	    keys       <file>
 //	    max_tokens <count>
 //	}
@@ -112,13 +114,15 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			if err = parse.Text(d, &a.Keys); err == nil {
 				a.Keys = parse.Path(d, a.Keys)
 			}
+		case "revocation":
+			err = a.unmarshalRevocation(d)
 		case "max_tokens":
 			err = parse.Count(d, &a.MaxTokens)
 		case "signer":
 			a.Signer = new(Signer)
 			err = a.Signer.unmarshal(d)
 		default:
-			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "max_tokens", "signer")
+			err = parse.Unknown(d, "identity option", opt, "issuer", "keys", "revocation", "max_tokens", "signer")
 		}
 		if err != nil {
 			return nil, err
@@ -222,7 +226,7 @@ func words(d *caddyfile.Dispenser, to *[]string) error {
 //
 //	identity [<matcher>] <issuer...> {
 //	    keys [<header>]
-//	    mtls
+//	    mtls [{ … }]    # see MTLS
 //	    optional
 //	    tell <fact...>
 //	    tell jwt {
@@ -265,7 +269,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				err = d.ArgErr()
 			}
 		case "mtls":
-			err = parse.Flag(d, &h.MTLS)
+			h.MTLS = new(MTLS)
+			err = h.MTLS.unmarshal(d)
 		case "optional":
 			err = parse.Flag(d, &h.Optional)
 		case "tell":
@@ -291,7 +296,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			return err
 		}
 	}
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS && h.Session == nil {
+	if len(h.Issuers) == 0 && !h.Keys && h.MTLS == nil && h.Session == nil {
 		return d.Err("identity needs at least one issuer, keys, mtls or session")
 	}
 	if h.TokenExchange != nil {

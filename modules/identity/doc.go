@@ -20,6 +20,9 @@
 // gateway signs (signed.go), or gets a token of its own from the issuer, in
 // exchange for the client's (exchange.go).
 //
+// Client certificates name who asks, and are asked whether they were revoked
+// (certificate.go, certificaterevocation.go, trust.go).
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is
@@ -35,6 +38,8 @@
 // the caller: such requests meet on_error, 503 by default, while the last good
 // keys serve on for a day. It starts with an issuer that is away and recovers
 // by itself. A session lives on until its own end while its issuer is away, unless
-// it has to be renewed, which on_error decides about. A flood of tokens that name unknown keys causes one fetch in 30
-// seconds.
+// it has to be renewed, which on_error decides about. A flood of tokens that name
+// unknown keys causes one fetch in 30 seconds. When nobody knows whether a
+// certificate was revoked, on_error of those who were asked decides: 503 by
+// default.
 package identity

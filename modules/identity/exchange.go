@@ -93,7 +93,7 @@ func (e *TokenExchange) validate(h *Handler) error {
 	switch {
 	case len(e.Audience) == 0 && len(e.Resource) == 0:
 		return errors.New("exchange needs an audience or a resource: whom the new token is to be for")
-	case h.Keys || h.MTLS || h.Session != nil || len(h.Issuers) == 0:
+	case h.Keys || h.MTLS != nil || h.Session != nil || len(h.Issuers) == 0:
 		return errors.New("exchange needs tokens, and API keys, client certificates and sessions are none; put those into an identity of their own, or use tell jwt")
 	case h.TellJWT != nil && http.CanonicalHeaderKey(h.TellJWT.Header) == "Authorization":
 		return errTwice

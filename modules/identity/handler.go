@@ -42,8 +42,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && noSession(denial.Reason) && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
-	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open
+	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && issuer != nil && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open
 	rule := h.accept(ex, r, who, issuer)
+	if rule == "" && denial != nil {
+		rule = ruleOf(denial)
+	}
 
 	late, onError := h.forUpstream(r, who, denial == nil || unchecked, began)
 	switch {
@@ -122,15 +125,12 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		return who, issuer, h.refuse(r, denial, c.scheme())
 	}
 	if len(keys) == 1 {
-		who, reason := h.findKey(keys[0], now)
-		if who == nil {
-			return nil, nil, h.refuse(r, &gate.Denial{Reason: reason}, "")
-		}
-		return who, nil, nil
+		who, denial := h.findKey(r, keys[0], now)
+		return who, nil, h.refuse(r, denial, "")
 	}
-	if h.MTLS {
-		if who := byCertificate(r.TLS); who != nil {
-			return who, nil, nil
+	if h.MTLS != nil {
+		if who, denial := h.byCertificate(r, now); who != nil || denial != nil {
+			return who, nil, h.refuse(r, denial, "")
 		}
 	}
 	return nil, nil, h.refuse(r, &gate.Denial{Reason: gate.IdentityMissing}, "")
@@ -275,7 +275,7 @@ func (h *Handler) Describe(d *gate.Description) {
 	if h.Session != nil {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Session", How: "log in at " + h.Session.Path + "/login", Issuer: h.Session.issuer.URL})
 	}
-	if h.MTLS {
+	if h.MTLS != nil {
 		d.Credentials = append(d.Credentials, gate.Credential{Kind: "Client certificate", How: "mutual TLS"})
 	}
 }

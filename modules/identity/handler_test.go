@@ -200,9 +200,9 @@ func TestUsual(t *testing.T) {
 		more bool
 	}{
 		{Handler{Issuers: []string{"a"}}, false},
-		{Handler{MTLS: true}, false},
+		{Handler{MTLS: new(MTLS)}, false},
 		{Handler{Issuers: []string{"a", "b"}}, true},
-		{Handler{Keys: true, MTLS: true}, true},
+		{Handler{Keys: true, MTLS: new(MTLS)}, true},
 	} {
 		told := tc.h.usual()
 		if slices.Contains(told, "issuer") != tc.more || slices.Contains(told, "method") != tc.more || !slices.Contains(told, "subject") {

@@ -24,6 +24,7 @@ type keyFlags struct {
 	address, config, adapter string
 	entry                    apiKey
 	scope, expires           string
+	overlap                  time.Duration
 }
 
 func keyCommand() *cobra.Command {
@@ -57,7 +58,8 @@ func keyCommand() *cobra.Command {
 		flags.StringSliceVar(&f.entry.Roles, "role", nil, "a role; may be given several times")
 		flags.StringVar(&f.expires, "expires", "", "when it expires: a time such as 2027-01-01T00:00:00Z, or from now such as 720h; default: never")
 	}
-	cmd.AddCommand(fresh, create, &cobra.Command{
+	create.Flags().BoolVar(&f.entry.Honey, "honey", false, "a key that nobody should have: it is refused like an unknown one, and told of")
+	cmd.AddCommand(fresh, create, f.rotateCommand(), &cobra.Command{
 		Use:   "list",
 		Short: "Lists the API keys of the running gateway",
 		Args:  cobra.NoArgs,
@@ -127,7 +129,11 @@ func (f *keyFlags) create(cmd *cobra.Command) error {
 
 func (f *keyFlags) list(cmd *cobra.Command) error {
 	out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "ID\tTENANT\tPLAN\tSCOPES\tEXPIRES\tSOURCE") // Flush reports what fails
+	_, _ = fmt.Fprintln(out, "ID\tTENANT\tPLAN\tSCOPES\tEXPIRES\tLAST USED\tSOURCE") // Flush reports what fails
+	uses, err := f.uses()
+	if err != nil {
+		return err
+	}
 	for after := ""; ; {
 		body, err := f.ask(http.MethodGet, "?after="+url.QueryEscape(after), nil, nil)
 		if err != nil {
@@ -148,7 +154,7 @@ func (f *keyFlags) list(cmd *cobra.Command) error {
 			if !o.Value.Expires.IsZero() {
 				expires = o.Value.Expires.Format(time.RFC3339)
 			}
-			_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\n", o.ID, o.Value.Tenant, o.Value.Plan, strings.Join(o.Value.Scopes, " "), expires, o.Source)
+			_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", o.ID, o.Value.Tenant, o.Value.Plan, strings.Join(o.Value.Scopes, " "), expires, lastUse(uses, o.ID, o.Value.Honey), o.Source)
 		}
 		if after = page.Next; after == "" {
 			return out.Flush()
@@ -158,6 +164,10 @@ func (f *keyFlags) list(cmd *cobra.Command) error {
 
 // ask makes a request of the running gateway's admin endpoint.
 func (f *keyFlags) ask(method, path string, body []byte, header http.Header) ([]byte, error) {
+	return f.askAt(method, "/gatehouse/keys"+path, body, header)
+}
+
+func (f *keyFlags) askAt(method, path string, body []byte, header http.Header) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(f.address, nil, f.config, f.adapter)
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
@@ -167,7 +177,7 @@ func (f *keyFlags) ask(method, path string, body []byte, header http.Header) ([]
 	}
 	header.Set("Content-Type", "application/json")
 	registry.Authorize(header)
-	resp, err := caddycmd.AdminAPIRequest(address, method, "/gatehouse/keys"+path, header, bytes.NewReader(body))
+	resp, err := caddycmd.AdminAPIRequest(address, method, path, header, bytes.NewReader(body))
 	if err != nil {
 		return nil, explain(err, f.entry.ID)
 	}

@@ -2,15 +2,14 @@ package identity
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"maps"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/apikey"
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
@@ -35,6 +35,9 @@ type keyEntry struct {
 	hash    [sha256.Size]byte
 	who     *proven
 	expires time.Time // zero: never
+	old     []*keyEntry
+	honey   bool
+	use     *keyUse
 }
 
 // apiKey is one entry of a file of keys.
@@ -47,16 +50,29 @@ type apiKey struct {
 	Roles   []string  `json:"roles,omitempty"`
 	Scopes  []string  `json:"scopes,omitempty"`
 	Expires time.Time `json:"expires,omitzero"`
+
+	// Secrets of before a rotation, each good until its time is over.
+	Previous []oldSecret `json:"previous,omitempty"`
+
+	// Whether nobody should have the key: it is refused as if it were unknown,
+	// and told of.
+	Honey bool `json:"honey,omitempty"`
 }
+
+type oldSecret struct {
+	SHA256 string    `json:"sha256"`
+	Until  time.Time `json:"until"`
+}
+
+// maxPrevious bounds the secrets that one key has at a time.
+const maxPrevious = 4
 
 // entry makes the principal that the key proves.
 func (k *apiKey) entry() (*keyEntry, error) {
-	e := &keyEntry{expires: k.Expires}
-	sum, err := hex.DecodeString(k.SHA256)
-	if err != nil || len(sum) != sha256.Size {
+	e := &keyEntry{expires: k.Expires, honey: k.Honey}
+	if !readHash(k.SHA256, &e.hash) {
 		return nil, errors.New("sha256 is not 64 hexadecimal digits")
 	}
-	copy(e.hash[:], sum)
 	subject := k.Subject
 	if subject == "" {
 		subject = k.ID
@@ -66,7 +82,42 @@ func (k *apiKey) entry() (*keyEntry, error) {
 		Roles: k.Roles, Scopes: k.Scopes, Issuer: "keys", Method: gate.APIKey,
 	})
 	e.who.ends = k.Expires
+	if len(k.Previous) > maxPrevious {
+		return nil, fmt.Errorf("a key has at most %d previous secrets", maxPrevious)
+	}
+	for _, p := range k.Previous {
+		old := &keyEntry{who: e.who, expires: p.Until, honey: k.Honey}
+		if !readHash(p.SHA256, &old.hash) || p.Until.IsZero() {
+			return nil, errors.New("previous needs a sha256 of 64 hexadecimal digits and until")
+		}
+		if !e.expires.IsZero() && e.expires.Before(old.expires) {
+			old.expires = e.expires
+		}
+		e.old = append(e.old, old)
+	}
 	return e, nil
+}
+
+func readHash(text string, to *[sha256.Size]byte) bool {
+	n, err := hex.Decode(to[:], []byte(text[:min(len(text), 2*sha256.Size)]))
+	return err == nil && n == sha256.Size && len(text) == 2*sha256.Size
+}
+
+// count gives the entry, and its secrets of before, what counts its use.
+func (e *keyEntry) count(u *keyUse) {
+	e.use = u
+	for _, old := range e.old {
+		old.use = u
+	}
+}
+
+// addOld puts the secrets of before behind all current ones.
+func (byHash hashes) addOld(e *keyEntry) {
+	for _, old := range e.old {
+		if byHash[old.hash] == nil {
+			byHash[old.hash] = old
+		}
+	}
 }
 
 // keys are the live objects of the kind keys. Their members are those of the
@@ -83,7 +134,11 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 			return nil, fmt.Errorf("the id is %q in the path and %q in the object", id, k.ID)
 		}
 		k.ID = id
-		return k.entry()
+		e, err := k.entry()
+		if err == nil {
+			e.count(keyUses.of(id, true))
+		}
+		return e, err
 	},
 	Index: func(all map[string]*keyEntry) hashes {
 		byHash := make(hashes, len(all))
@@ -92,11 +147,15 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 				byHash[e.hash] = e
 			}
 		}
+		for _, id := range slices.Sorted(maps.Keys(all)) {
+			byHash.addOld(all[id])
+		}
+		keyUses.retain(all)
 		return byHash
 	},
 })
 
-var members = []string{"id", "sha256", "subject", "tenant", "plan", "roles", "scopes", "expires"}
+var members = []string{"id", "sha256", "subject", "tenant", "plan", "roles", "scopes", "expires", "previous", "honey"}
 
 // start finds the next entry behind offset.
 func start(data []byte, offset int) int {
@@ -124,6 +183,7 @@ func readKeys(name string) (*keyring, error) {
 	if tok, err := dec.Token(); err != nil || tok != json.Delim('[') {
 		return nil, fail(errors.New("a list of keys is expected"))
 	}
+	var old []*keyEntry
 	ring := &keyring{byHash: hashes{}, entries: map[string]any{}}
 	for n := 0; dec.More(); n++ {
 		entry, _ := list[n].(map[string]any)
@@ -151,6 +211,11 @@ func readKeys(name string) (*keyring, error) {
 		}
 		ring.entries[k.ID] = k
 		ring.byHash[e.hash] = e
+		e.count(keyUses.of(k.ID, false))
+		old = append(old, e)
+	}
+	for _, e := range old {
+		ring.byHash.addOld(e)
 	}
 	if _, err := dec.Token(); err != nil {
 		return nil, fail(err)
@@ -159,22 +224,49 @@ func readKeys(name string) (*keyring, error) {
 }
 
 // findKey looks among the keys of the file and the live ones.
-func (h *Handler) findKey(key string, now time.Time) (*proven, gate.Reason) {
-	if h.app.keys != nil {
-		if who, reason := h.app.keys.byHash.find(key, now); reason != gate.IdentityInvalidAPIKey {
-			return who, reason
-		}
+func (h *Handler) findKey(r *http.Request, key string, now time.Time) (*proven, *gate.Denial) {
+	if !apikey.MayExist(key) {
+		return nil, &gate.Denial{Reason: gate.IdentityInvalidAPIKey}
 	}
-	return h.keys.Load().find(key, now)
+	var e *keyEntry
+	if h.app.keys != nil {
+		e = h.app.keys.byHash.lookUp(key)
+	}
+	if e == nil {
+		e = h.keys.Load().lookUp(key)
+	}
+	if e != nil && e.honey {
+		id := e.who.principal.Client
+		h.app.honey.caughtBy(r, id)
+		return nil, &gate.Denial{Reason: gate.IdentityInvalidAPIKey, Err: &refusal{rule: "honey " + id}}
+	}
+	who, reason := e.good(now)
+	if who == nil {
+		return nil, &gate.Denial{Reason: reason}
+	}
+	e.use.touch(now)
+	return who, nil
 }
 
 // find returns the principal of a key, or why there is none. The map is
 // searched by a hash that the caller cannot steer, and the match is compared
 // in constant time.
 func (byHash hashes) find(key string, now time.Time) (*proven, gate.Reason) {
+	return byHash.lookUp(key).good(now)
+}
+
+func (byHash hashes) lookUp(key string) *keyEntry {
 	sum := sha256.Sum256([]byte(key))
 	e := byHash[sum]
 	if e == nil || subtle.ConstantTimeCompare(e.hash[:], sum[:]) != 1 {
+		return nil
+	}
+	return e
+}
+
+// good returns the principal while the key is good; a nil key is not known.
+func (e *keyEntry) good(now time.Time) (*proven, gate.Reason) {
+	if e == nil {
 		return nil, gate.IdentityInvalidAPIKey
 	}
 	if !e.expires.IsZero() && !now.Before(e.expires) {
@@ -183,16 +275,9 @@ func (byHash hashes) find(key string, now time.Time) (*proven, gate.Reason) {
 	return e.who, gate.None
 }
 
-// newKey makes a key: a prefix that scanners for leaked secrets can find, 160
-// random bits, and a checksum that tells a mistyped key from a wrong one.
+// newKey makes a key and the hash that is kept of it.
 func newKey() (key, hash string) {
-	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
-	var raw [32]byte
-	_, _ = rand.Read(raw[:]) // never fails, by its contract
-	for i := range raw {
-		raw[i] = alphabet[raw[i]&31]
-	}
-	key = fmt.Sprintf("gh_%s_%08x", raw[:], crc32.ChecksumIEEE(raw[:]))
+	key = apikey.New()
 	sum := sha256.Sum256([]byte(key))
 	return key, hex.EncodeToString(sum[:])
 }

@@ -28,9 +28,9 @@ type Handler struct {
 	// The header that carries an API key. Default: `X-API-Key`.
 	KeyHeader string `json:"key_header,omitempty"`
 
-	// Whether client certificates are accepted that Caddy has verified against
-	// the site's trust pool. Default: false.
-	MTLS bool `json:"mtls,omitempty"`
+	// Whether client certificates are accepted that were verified, and what is
+	// asked of them. Default: they are not.
+	MTLS *MTLS `json:"mtls,omitempty"`
 
 	// Whether requests without any credential pass, without a principal.
 	// A wrong credential is refused all the same. Default: false.
@@ -90,7 +90,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.KeyHeader = "X-API-Key"
 	}
 	h.KeyHeader = http.CanonicalHeaderKey(h.KeyHeader)
-	if err := gate.RegisterMetrics(ctx, proofsAlone, sessionLogins, sessionRefreshes, sessionEvents); err != nil {
+	if err := gate.RegisterMetrics(ctx, proofsAlone, honeyKeys, sessionLogins, sessionRefreshes, sessionEvents); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_identity")
@@ -106,6 +106,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	if err := h.openRevocations(ctx); err != nil {
 		return fmt.Errorf("identity: %w", err)
+	}
+	if h.MTLS != nil {
+		if err := h.MTLS.ready(); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
+		if err := h.MTLS.findRevocation(ctx, h.app); err != nil {
+			return fmt.Errorf("identity: %w", err)
+		}
+		if h.MTLS.TrustPool != nil {
+			if h.MTLS.trust, h.MTLS.trustKey, err = h.MTLS.TrustPool.open(ctx); err != nil {
+				return fmt.Errorf("identity: %w", err)
+			}
+		}
 	}
 	h.issuers = make(map[string]*Issuer, len(h.Issuers))
 	for _, name := range h.Issuers {
@@ -159,7 +172,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 // Validate reports settings that would refuse everybody.
 func (h *Handler) Validate() error {
-	if len(h.Issuers) == 0 && !h.Keys && !h.MTLS && h.Session == nil {
+	if len(h.Issuers) == 0 && !h.Keys && h.MTLS == nil && h.Session == nil {
 		return errors.New("identity: name at least one issuer, keys, mtls or session")
 	}
 	if h.KeyHeader == "Authorization" || slices.Contains([]string{"Cookie", "Host"}, h.KeyHeader) {
@@ -172,7 +185,7 @@ func (h *Handler) Validate() error {
 func (h *Handler) Cleanup() error {
 	h.Session.cleanup()
 	h.TokenExchange.cleanup()
-	return nil
+	return h.MTLS.close()
 }
 
 // Interface guards

@@ -36,9 +36,8 @@ type Provider struct {
 	// The header that carries an API key. Default: `X-API-Key`.
 	KeyHeader string `json:"key_header,omitempty"`
 
-	// Whether client certificates are accepted that Caddy has verified against
-	// the site's trust pool. Default: false.
-	MTLS bool `json:"mtls,omitempty"`
+	// Which client certificates are accepted, and who they prove. Default: none.
+	MTLS *MTLS `json:"mtls,omitempty"`
 
 	// What the upstream is told, as by the identity handler.
 	Tell []string `json:"tell,omitempty"`
@@ -65,6 +64,14 @@ func (p *Provider) Provision(ctx caddy.Context) error {
 		return err
 	}
 	return p.h.Validate()
+}
+
+// Cleanup gives back what is shared with other handlers.
+func (p *Provider) Cleanup() error {
+	if p.h == nil {
+		return nil
+	}
+	return p.h.Cleanup()
 }
 
 // Authenticate finds out who asks. An error means that it could not be found

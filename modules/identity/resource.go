@@ -208,7 +208,7 @@ func (h *Handler) describeTokens(d *gate.Description) {
 	}
 	t.ProofAlgorithms = jwt.Algorithms()
 	t.ProofRequired = t.ProofRequired && h.DPoP != nil && h.DPoP.Required && h.Mode == gate.Enforce
-	t.Certificates = t.Certificates || h.MTLS
+	t.Certificates = t.Certificates || h.MTLS != nil
 	d.Tokens = &t
 }
 

@@ -48,7 +48,7 @@ const (
 	endedAt    = sessionsAt + "ended"
 
 	storageTime = 5 * time.Second // for one look at the storage
-	lookEvery   = 2               // ticks: how often ends are looked for unless somebody tells of one
+	lookTicks   = 2               // ticks: how often ends are looked for unless somebody tells of one
 	ringEvery   = 60              // ticks: how often keys are looked at
 )
 
@@ -113,7 +113,7 @@ func (v *vault) follow(ctx context.Context, link *cluster.Link) {
 		if n%ringEvery == 0 {
 			v.report("keys of sessions", v.look(ctx, v.readRing))
 		}
-		if n%lookEvery == 0 || v.hasNews(link) { //nolint:contextcheck // the link has a deadline of its own
+		if n%lookTicks == 0 || v.hasNews(link) { //nolint:contextcheck // the link has a deadline of its own
 			v.report("ends of sessions", v.look(ctx, v.readEnded))
 		}
 	}

@@ -17,7 +17,6 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
-	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/signer"
 )
 
@@ -52,7 +51,6 @@ type TellJWT struct {
 
 	issuer string
 	signer *signer.Signer
-	certs  *memory.Memory[*proven]
 }
 
 // signedFacts are the facts that a token can have, by the names of its claims.
@@ -66,9 +64,6 @@ var signedFactNames = []string{"client", "tenant", "plan", "roles", "scopes", "i
 // ours are claims that the gateway vouches for itself, or that would bind its
 // token to something that the upstream is not shown.
 var ours = []string{"iss", "sub", "aud", "iat", "exp", "nbf", "jti", "cnf"}
-
-// maxCertificates bounds the client certificates whose tokens are remembered.
-const maxCertificates = 1 << 12
 
 func (j *TellJWT) validate() error {
 	switch {
@@ -125,7 +120,6 @@ func (j *TellJWT) ready(ctx caddy.Context, app *App) error {
 	if j.Claims == nil {
 		j.Claims = signedFactNames
 	}
-	j.certs = memory.New[*proven](maxCertificates)
 	var err error
 	j.signer, j.issuer, err = app.signs(ctx)
 	return err
@@ -149,9 +143,6 @@ const maxAssertions = 8
 // there already; when half its time is over, one of them makes the next, and
 // the others go on with it meanwhile.
 func (j *TellJWT) tell(r *http.Request, who *proven, now time.Time) *gate.Denial {
-	if who.principal.Method == gate.MutualTLS {
-		who = j.sameCertificate(who)
-	}
 	a := who.asserted.Load()
 	for a != nil && a.by != j {
 		a = a.next
@@ -171,16 +162,6 @@ func (j *TellJWT) tell(r *http.Request, who *proven, now time.Time) *gate.Denial
 	// A slice of its own, for what assert says of request_header.
 	r.Header[j.Header] = []string{a.value[0]}
 	return nil
-}
-
-// sameCertificate finds the principal that was made for the same certificate
-// before: of certificates, one is made for each request.
-func (j *TellJWT) sameCertificate(who *proven) *proven {
-	if known, ok := j.certs.Get(who.principal.Client); ok && known.principal.Subject == who.principal.Subject {
-		return known
-	}
-	j.certs.Put(who.principal.Client, who)
-	return who
 }
 
 // remember puts a new assertion in the place of the old one, and drops those

@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"crypto/x509"
+	"math/big"
 	"net/http"
 	"strings"
 	"testing"
@@ -10,14 +12,13 @@ import (
 	"github.com/caddyserver/certmagic"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
-	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/signer"
 )
 
 func newTellJWT(tb testing.TB) *TellJWT {
 	return &TellJWT{
 		Audience: []string{"orders"}, Header: "X-Gatehouse-Identity", Lifetime: caddy.Duration(time.Minute), Claims: signedFactNames,
-		issuer: "gatehouse", certs: memory.New[*proven](maxCertificates),
+		issuer: "gatehouse",
 		signer: &signer.Signer{Store: &certmagic.FileStorage{Path: tb.TempDir()}, Alg: "ES256", Rotate: 30 * 24 * time.Hour, Kept: new(signer.Kept)},
 	}
 }
@@ -31,9 +32,8 @@ func told(t *testing.T, j *TellJWT, who *proven, now time.Time) string {
 	return r.Header.Get("X-Gatehouse-Identity")
 }
 
-// TestTellRenews: one token for half its lifetime; certificates, of which each
-// request makes a new principal, have one token too; and a principal remembers
-// a bounded number of upstreams.
+// TestTellRenews: one token for half its lifetime, for certificates too; and a
+// principal remembers a bounded number of upstreams.
 func TestTellRenews(t *testing.T) {
 	t0 := time.Now()
 	j := newTellJWT(t)
@@ -52,8 +52,16 @@ func TestTellRenews(t *testing.T) {
 		t.Error("a token of ten seconds is not good for five")
 	}
 
-	cert := func(client string) *proven {
-		return prove(&gate.Principal{Subject: "ann", Client: client, Method: gate.MutualTLS})
+	m := new(MTLS)
+	if err := m.ready(); err != nil {
+		t.Fatal(err)
+	}
+	cert := func(name string) *proven {
+		who, err := m.holder(&x509.Certificate{Raw: []byte(name), SerialNumber: big.NewInt(1), DNSNames: []string{name}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return who
 	}
 	if one := told(t, j, cert("a"), t0); told(t, j, cert("a"), t0) != one {
 		t.Error("the same certificate has two tokens")

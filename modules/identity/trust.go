@@ -1,0 +1,265 @@
+package identity
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
+)
+
+// TrustPool are the authorities of client certificates, PEM, looked at again
+// while the gateway runs. Caddy's own pools are read when a configuration is
+// loaded.
+type TrustPool struct {
+	// Files, each with one or more authorities.
+	Files []string `json:"file,omitempty"`
+
+	// Keys in Caddy's storage, likewise.
+	Storage []string `json:"storage,omitempty"`
+}
+
+const (
+	lookEvery    = time.Second     // at files and at the storage
+	maxAuthority = 1 << 20         // bytes of one file
+	poolPatience = 5 * time.Second // of one look
+)
+
+// trustPools keep authorities over reloads.
+var trustPools = caddy.NewUsagePool()
+
+// trust is a pool as it was last read.
+type trust struct {
+	read    func(context.Context) ([]byte, error)
+	current atomic.Pointer[trusted]
+	begin   sync.Once
+	ctx     context.Context
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+}
+
+// trusted is one state of a pool, with what was verified by it.
+type trusted struct {
+	sum      [sha256.Size]byte
+	roots    *x509.CertPool
+	verified *memory.Memory[[][]*x509.Certificate]
+}
+
+// open takes the pool. Files are read now, since what is wrong with one is an
+// error of the configuration.
+func (p *TrustPool) open(ctx caddy.Context) (t *trust, key string, err error) {
+	if len(p.Files)+len(p.Storage) == 0 {
+		return nil, "", errors.New("mtls trust_pool needs a file or a key in the storage")
+	}
+	storage := ctx.Storage()
+	key = strings.Join(p.Files, "\x00") + "\x00\x00" + strings.Join(p.Storage, "\x00")
+	if p.Storage != nil {
+		key += fmt.Sprintf("\x00\x00%T %v", storage, storage)
+	}
+	v, _, err := trustPools.LoadOrNew(key, func() (caddy.Destructor, error) {
+		t := &trust{read: p.reader(storage)}
+		t.ctx, t.stop = context.WithCancel(context.Background())
+		if p.Storage == nil {
+			return t, t.look()
+		}
+		return t, nil
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("mtls trust_pool: %w", err)
+	}
+	return v.(*trust), key, nil
+}
+
+func (p *TrustPool) reader(storage certmagic.Storage) func(context.Context) ([]byte, error) {
+	return func(ctx context.Context) (all []byte, err error) {
+		add := func(name string, data []byte, err error) error {
+			if err != nil {
+				return err
+			}
+			if len(data) > maxAuthority {
+				return fmt.Errorf("%s has more than %d bytes", name, maxAuthority)
+			}
+			all = append(append(all, data...), '\n')
+			return nil
+		}
+		for _, name := range p.Files {
+			data, err := os.ReadFile(name) //nolint:gosec // the operator's own file
+			if err := add(name, data, err); err != nil {
+				return nil, err
+			}
+		}
+		for _, key := range p.Storage {
+			data, err := storage.Load(ctx, key)
+			if err := add(key, data, err); err != nil {
+				return nil, err
+			}
+		}
+		return all, nil
+	}
+}
+
+// look swaps the pool if it is another. One that cannot be read, or is empty,
+// changes nothing.
+func (t *trust) look() error {
+	ctx, cancel := context.WithTimeout(t.ctx, poolPatience)
+	defer cancel()
+	data, err := t.read(ctx)
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(data)
+	if have := t.current.Load(); have != nil && have.sum == sum {
+		return nil
+	}
+	roots, n := x509.NewCertPool(), 0
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return errors.New("there is something else than certificates")
+		}
+		roots.AddCert(c)
+		n++
+	}
+	if n == 0 || len(strings.TrimSpace(string(data))) > 0 {
+		return errors.New("there is no certificate, or something behind the last one")
+	}
+	t.current.Store(&trusted{sum, roots, memory.New[[][]*x509.Certificate](maxCertificates)})
+	return nil
+}
+
+// watch looks from the first request on.
+func (t *trust) watch() {
+	t.begin.Do(func() {
+		if t.current.Load() == nil {
+			_ = t.look() // said below, if it lasts
+		}
+		t.done.Go(func() {
+			tick := time.NewTicker(lookEvery)
+			defer tick.Stop()
+			for failing := false; ; {
+				select {
+				case <-t.ctx.Done():
+					return
+				case <-tick.C:
+				}
+				err := t.look()
+				if err != nil && !failing && t.ctx.Err() == nil {
+					caddy.Log().Named("gatehouse_identity").Error("a trust pool cannot be read; the last good one decides on", zap.Error(err))
+				}
+				failing = err != nil
+			}
+		})
+	})
+}
+
+// Destruct implements caddy.Destructor.
+func (t *trust) Destruct() error {
+	t.stop()
+	t.done.Wait()
+	return nil
+}
+
+// chains returns the verified chains of a connection: Caddy's, or those to a
+// pool of ours, which also decides on connections that are open. That the client
+// has the certificate's key, every TLS handshake proves.
+func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Certificate, *gate.Denial) {
+	if m.TrustPool == nil {
+		return state.VerifiedChains, nil
+	}
+	peers := state.PeerCertificates
+	if len(peers) == 0 {
+		return nil, nil
+	}
+	m.trust.watch()
+	pool := m.trust.current.Load()
+	if pool == nil {
+		// fail closed: whom to trust is not known yet
+		return nil, refuseCertificate(gate.IdentityUnavailable, "trust_pool", errors.New("the authorities in the storage have not been read yet"))
+	}
+	if now.After(peers[0].NotAfter) {
+		return nil, refuseCertificate(gate.IdentityExpired, "not_after", nil)
+	}
+	h := sha256.New()
+	for _, c := range peers {
+		_, _ = h.Write(c.Raw)
+	}
+	key := string(h.Sum(nil))
+	if chains, ok := pool.verified.Get(key); ok && current(chains, now) {
+		return chains, nil
+	}
+	intermediates := x509.NewCertPool()
+	for _, c := range peers[1:] {
+		intermediates.AddCert(c)
+	}
+	chains, err := peers[0].Verify(x509.VerifyOptions{
+		Roots: pool.roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, refuseCertificate(gate.IdentityCertificatePolicy, "trust_pool", err)
+	}
+	pool.verified.Put(key, chains)
+	return chains, nil
+}
+
+// current reports whether all of the chains' certificates are still valid.
+func current(chains [][]*x509.Certificate, now time.Time) bool {
+	for _, chain := range chains {
+		for _, c := range chain {
+			if now.After(c.NotAfter) || now.Before(c.NotBefore) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// unmarshal reads the option. Syntax:
+//
+//	trust_pool file|storage <name...>
+func (p *TrustPool) unmarshal(d *caddyfile.Dispenser) error {
+	args := d.RemainingArgs()
+	if len(args) < 2 {
+		return d.ArgErr()
+	}
+	switch args[0] {
+	case "file":
+		for _, name := range args[1:] {
+			p.Files = append(p.Files, parse.Path(d, name))
+		}
+	case "storage":
+		p.Storage = append(p.Storage, args[1:]...)
+	default:
+		return parse.Unknown(d, "trust_pool", args[0], "file", "storage")
+	}
+	return nil
+}
+
+// close gives the trust pool back.
+func (m *MTLS) close() error {
+	if m == nil || m.trust == nil {
+		return nil
+	}
+	m.trust = nil
+	_, err := trustPools.Delete(m.trustKey)
+	return err
+}
