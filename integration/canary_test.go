@@ -144,7 +144,7 @@ func (g *gateway) keyed(t *testing.T, n int) []http.Header {
 	var keys []map[string]string
 	var headers []http.Header
 	for i := range n {
-		key := fmt.Sprintf("gh_%d", i)
+		key := fmt.Sprintf("key-%d", i)
 		sum := sha256.Sum256([]byte(key))
 		keys = append(keys, map[string]string{"id": fmt.Sprintf("k%d", i), "sha256": hex.EncodeToString(sum[:]), "subject": fmt.Sprintf("subject-%d", i)})
 		headers = append(headers, http.Header{"X-Api-Key": {key}})

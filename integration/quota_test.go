@@ -51,6 +51,25 @@ func TestQuota(t *testing.T) {
 
 // TestQuotaAPIsAreApart: two APIs with the same words do not share counters,
 // and two rates of one API for the same callers do not either.
+// TestQuotaOfATenant: a tenant is counted once, whether its callers have tokens or
+// keys.
+func TestQuotaOfATenant(t *testing.T) {
+	gw, iss, key := revocable(t)
+	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), "api demo {\nidentity main {\nkeys\n}\nquota per tenant 3/h\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	token := bearer(iss.token(t, nil)) // of acme too
+	for i, header := range []http.Header{token, key, token, key} {
+		want := 200
+		if i == 3 {
+			want = 429
+		}
+		if a := gw.get(t, "/", header); a.status != want {
+			t.Errorf("request %d: %d, want %d", i, a.status, want)
+		}
+	}
+}
+
 func TestQuotaAPIsAreApart(t *testing.T) {
 	gw := start(t, "", `
 	@a path /a

@@ -231,6 +231,9 @@ func TestLiveModes(t *testing.T) {
 	if err := gw.load(livePlans, liveSite); err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(gw.log(t), "is set over the admin API") {
+		t.Error("loading does not warn of a live mode")
+	}
 	if a := gw.get(t, "/", nil); a.status == 401 {
 		t.Error("a reload forgot the mode")
 	}

@@ -65,7 +65,7 @@ func TestTellJWT(t *testing.T) {
 				}
 			}
 			load("copy email absent")
-			if _, err := os.Stat(filepath.Join(gw.dir, "storage/gatehouse/identity")); err == nil {
+			if _, err := os.Stat(filepath.Join(gw.dir, "storage/gatehouse/identity/signer")); err == nil {
 				t.Error("a key was made before it was needed")
 			}
 			told := func(h http.Header) string {

@@ -46,7 +46,7 @@ require   would_deny  require.role  clerk  shadow   1
 input     deny        input.body    -      enforce  80
 
 require.role: The caller lacks a role this operation needs.
-It passed because require is in shadow mode. In earnest: give the caller what the rule names, a scope or a role, or change the rule.
+It passed because require is in shadow mode. In earnest: give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.
 
 input.body: The request body does not match the API's contract.
 To let it pass: have the client send what the contract says, or change the contract.

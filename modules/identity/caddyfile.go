@@ -265,6 +265,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if d.NextArg() {
 				h.KeyHeader = d.Val()
 			}
+			if strings.ContainsAny(h.KeyHeader, "/.") {
+				return d.Errf("keys %q would be the header that carries a key; a file of keys is named in the global options: identity { keys <file> }", h.KeyHeader)
+			}
 			if d.NextArg() {
 				err = d.ArgErr()
 			}

@@ -31,7 +31,7 @@ type tokenFlags struct {
 func tokenCommand() *cobra.Command {
 	var f tokenFlags
 	cmd := &cobra.Command{
-		Use:   "token --config <file> [--issuer <name>] [--subject <name>] [--scope \"<scope> …\"]",
+		Use:   "token [--config <file>] [--issuer <name>] [--subject <name>] [--scope \"<scope> …\"]",
 		Short: "Mints a token of a development issuer",
 		Long:  "Mints a token of an issuer that the configuration declares for development (issuer <name> dev). Other issuers' keys are not ours to sign with.",
 		Args:  cobra.NoArgs,
@@ -45,7 +45,7 @@ func tokenCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&f.config, "config", "c", "", "configuration file")
+	flags.StringVarP(&f.config, "config", "c", "", "configuration file; default: ./Caddyfile")
 	flags.StringVarP(&f.adapter, "adapter", "a", "", "name of the config adapter, if the file is no Caddyfile")
 	flags.StringVar(&f.issuer, "issuer", "", "name of the issuer; may be left out when there is one for development")
 	flags.StringVar(&f.subject, "subject", "dev", "who asks")
@@ -65,6 +65,9 @@ func (f *tokenFlags) mint(cmd *cobra.Command) (string, error) {
 	raw, _, _, err := caddycmd.LoadConfig(f.config, f.adapter)
 	if err != nil {
 		return "", err
+	}
+	if len(raw) == 0 {
+		return "", errors.New("there is no Caddyfile here; name the configuration with --config")
 	}
 	var config struct {
 		Storage json.RawMessage            `json:"storage"`

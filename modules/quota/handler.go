@@ -99,8 +99,8 @@ func (h *Handler) caller(ex *gate.Exchange, r *http.Request, zone string) caller
 	switch {
 	case c.id == "":
 		c.network = ex.Network()
-	case ex.Principal != nil:
-		c.issuer = ex.Principal.Issuer // two issuers may know a subject of the same name
+	case ex.Principal != nil && h.Per != perTenant:
+		c.issuer = ex.Principal.Issuer // two issuers may know a subject of the same name; a tenant is ours
 	}
 	return c
 }

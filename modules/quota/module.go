@@ -84,9 +84,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	return nil
 }
 
+// perTenant counts a tenant once, whoever issued its callers' credentials.
+const perTenant = "tenant"
+
 // attributes are what a principal may be counted by.
 var attributes = map[string]func(*gate.Exchange) string{
-	"tenant":  func(ex *gate.Exchange) string { return ex.Principal.Tenant },
+	perTenant: func(ex *gate.Exchange) string { return ex.Principal.Tenant },
 	"client":  func(ex *gate.Exchange) string { return ex.Principal.Client },
 	"subject": func(ex *gate.Exchange) string { return ex.Principal.Subject },
 	"key": func(ex *gate.Exchange) string {

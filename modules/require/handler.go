@@ -95,7 +95,33 @@ func byContract(ex *gate.Exchange) *gate.Denial {
 	if missing != nil {
 		return lacksScope(ex, missing)
 	}
-	return &gate.Denial{Reason: gate.RequireScheme, Header: challenge(ex)}
+	return &gate.Denial{
+		Reason: gate.RequireScheme,
+		Detail: "The contract accepts " + accepted(op.Security) + " here, and the caller is known by " + proofs[p.Method] + ".",
+		Header: challenge(ex),
+	}
+}
+
+// proofs are what contracts call the ways of proving.
+var proofs = map[gate.Method]string{
+	gate.Bearer: "a bearer token", gate.APIKey: "an API key", gate.MutualTLS: "a client certificate", gate.Session: "a session of a browser",
+}
+
+// accepted writes the schemes of an operation as its contract names them.
+func accepted(security []gate.Alternative) string {
+	ways := make([]string, len(security))
+	for i, alt := range security {
+		names := make([]string, len(alt))
+		for j := range alt {
+			kind := alt[j].Type
+			if kind == "http" {
+				kind += " " + alt[j].HTTP
+			}
+			names[j] = alt[j].Name + " (" + kind + ")"
+		}
+		ways[i] = strings.Join(names, " with ")
+	}
+	return strings.Join(ways, " or ")
 }
 
 // satisfies reports whether the principal was proven in every way alt names,
