@@ -26,6 +26,10 @@ type Handler struct {
 	// drafts 4, 6, 7, 2019-09 and 2020-12.
 	Schema string `json:"schema,omitempty"`
 
+	// What the file and those it refers to held when a Caddyfile was adapted, so that a reload sees a
+	// change of files alone. Nothing else looks at it. Default: empty.
+	Digest string `json:"digest,omitempty"`
+
 	// The path in front of the document's. Default: those of its servers.
 	BasePath string `json:"base_path,omitempty"`
 

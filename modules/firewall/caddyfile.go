@@ -83,6 +83,7 @@ func (h *Handler) files(d *caddyfile.Dispenser) error {
 	for _, name := range names {
 		h.Rules = append(h.Rules, parse.Path(d, name))
 	}
+	h.Digest = parse.Digest(h.Rules...)
 	return nil
 }
 

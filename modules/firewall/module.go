@@ -29,6 +29,10 @@ type Handler struct {
 	// Files of more rules in SecLang, which come after the Core Rule Set.
 	Rules []string `json:"rules,omitempty"`
 
+	// What the files of rules held when a Caddyfile was adapted, so that a reload sees a
+	// change of them alone. Nothing else looks at it. Default: empty.
+	Digest string `json:"digest,omitempty"`
+
 	// Numbers of rules that are left out.
 	Exclude []int `json:"exclude,omitempty"`
 

@@ -27,6 +27,10 @@ type App struct {
 	// A file with the hashes of API keys. Default: none.
 	Keys string `json:"keys,omitempty"`
 
+	// What the file of keys held when a Caddyfile was adapted, so that a reload sees a
+	// change of it alone. Nothing else looks at it. Default: empty.
+	KeysDigest string `json:"keys_digest,omitempty"`
+
 	// How many tokens that were verified are remembered at least; at most
 	// twice as many are. Default: 65536.
 	MaxTokens int `json:"max_tokens,omitempty"`

@@ -113,6 +113,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "keys":
 			if err = parse.Text(d, &a.Keys); err == nil {
 				a.Keys = parse.Path(d, a.Keys)
+				a.KeysDigest = parse.Digest(a.Keys)
 			}
 		case "revocation":
 			err = a.unmarshalRevocation(d)

@@ -37,6 +37,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		return err
 	}
 	h.File = parse.Path(d, h.File)
+	h.Digest = parse.Digest(h.File)
 	for d.NextBlock(0) {
 		var err error
 		switch opt := d.Val(); opt {

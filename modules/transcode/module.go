@@ -26,6 +26,10 @@ type Handler struct {
 	// Required.
 	File string `json:"file,omitempty"`
 
+	// What the file held when a Caddyfile was adapted, so that a reload sees a
+	// change of it alone. Nothing else looks at it. Default: empty.
+	Digest string `json:"digest,omitempty"`
+
 	// The full names of the services that may be called, such as
 	// `shop.v1.Orders`. Default: all that the file describes.
 	Services []string `json:"services,omitempty"`

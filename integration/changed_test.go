@@ -1,0 +1,82 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+)
+
+// TestFilesThatChanged: a reload without force takes up what files say now, of a
+// contract in parts, of keys, and of rules.
+func TestFilesThatChanged(t *testing.T) {
+	gw := prepare(t)
+	const path = "  /%s: {$ref: \"parts.yaml#/item\"}\n"
+	contract := func(paths ...string) {
+		text := "openapi: 3.0.3\ninfo: {title: A, version: '1'}\npaths:\n"
+		for _, p := range paths {
+			text += fmt.Sprintf(path, p)
+		}
+		gw.write(t, "api.yaml", text)
+	}
+	part := func(method string) {
+		gw.write(t, "parts.yaml", "item: {"+method+": {security: [], responses: {'200': {description: ok}}}}\n")
+	}
+	keys := func(of ...string) {
+		var list []string
+		for _, key := range of {
+			list = append(list, fmt.Sprintf(`{"id":%q,"sha256":%q}`, key, hashOf(key)))
+		}
+		gw.write(t, "keys.json", "["+strings.Join(list, ",")+"]")
+	}
+	rules := func(word string) {
+		gw.write(t, "own.conf", `SecRule ARGS "@contains `+word+`" "id:1000,phase:1,deny,status:403"`)
+	}
+	load := func() {
+		t.Helper()
+		raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(gw.caddyfile("identity {\nkeys "+gw.dir+"/keys.json\n}",
+			"api demo {\ncontract "+gw.dir+"/api.yaml\nidentity {\nkeys\noptional\n}\nfirewall {\nrules "+gw.dir+"/own.conf\n}\nrespond ok\n}")), nil)
+		if err == nil {
+			err = caddy.Load(raw, false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		gw.settle()
+	}
+	expect := func(when, path, key string, want int) {
+		t.Helper()
+		header := with(nil, "X-Other", "x")
+		if key != "" {
+			header = with(nil, "X-Api-Key", key)
+		}
+		if a := gw.get(t, path, header); a.status != want {
+			t.Errorf("%s: %s with %q: %d, want %d", when, path, key, a.status, want)
+		}
+	}
+	contract("a")
+	part("get")
+	keys("one", "two")
+	rules("foo")
+	load()
+	expect("at first", "/a", "one", 200)
+	expect("at first", "/b", "", 404)
+	expect("at first", "/a?q=bar", "", 200)
+
+	contract("a", "b")
+	load()
+	expect("a path more", "/b", "", 200)
+	part("put")
+	load()
+	expect("another method in a part", "/a", "", 405)
+	part("get")
+	keys("two")
+	load()
+	expect("a key less", "/a", "one", 401)
+	expect("a key less", "/a", "two", 200)
+	rules("bar")
+	load()
+	expect("another rule", "/a?q=bar", "", 403)
+}
