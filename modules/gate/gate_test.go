@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -63,6 +65,33 @@ func TestReasons(t *testing.T) {
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != doc.String() {
 		t.Errorf("docs/reasons.md is not what the code says (%v); run make golden", err)
+	}
+}
+
+// TestReadmeStatuses: the table in the README has every status of every stage.
+func TestReadmeStatuses(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	statuses := map[string][]string{}
+	for _, r := range Reasons() {
+		statuses[r.Stage()] = append(statuses[r.Stage()], strconv.Itoa(r.Status()))
+	}
+	for stage, list := range statuses {
+		slices.Sort(list)
+		want := "| " + strings.Join(slices.Compact(list), ", ") + " |"
+		found := false
+		for line := range strings.Lines(string(readme)) {
+			if strings.HasPrefix(line, "| `"+stage+"` |") {
+				if found = true; !strings.Contains(line, want) {
+					t.Errorf("the row of %s does not say %q: %s", stage, want, line)
+				}
+			}
+		}
+		if !found {
+			t.Errorf("the README has no row for %s", stage)
+		}
 	}
 }
 
