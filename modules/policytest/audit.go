@@ -173,6 +173,7 @@ func init() { // not in the declaration: a check knows the audit, which lists ch
 		{"GH009", isWarning, "the client's address can be forged behind trusted proxies", laxProxies},
 		{"GH010", isError, "a secret is written out", plainSecrets},
 		{"GH011", isError, "an issuer for development is accepted where strangers come", devIssuers},
+		{"GH012", isWarning, "callers may prove themselves in a way that no operation accepts", uselessProofs},
 	}
 }
 

@@ -102,6 +102,11 @@ func TestAudit(t *testing.T) {
 			name: "GH011: an issuer for development", from: "issuer main https://id.example.com {\n\t\t\taudience orders-api\n\t\t}", to: "issuer main dev",
 			want: []string{"Caddyfile:3: error GH011: issuer main is for development, and api.example.com accepts its tokens"},
 		},
+		{
+			name: "GH012: keys that no operation accepts", from: "identity main", to: "identity main {\n\t\t\tkeys\n\t\t}", inDoc: "components:",
+			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
+			want:    []string{"Caddyfile:17: warning GH012: api orders knows callers by API keys, and the contract has no security scheme of type apiKey"},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			change := func(s, from, to string) string {

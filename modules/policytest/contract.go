@@ -15,6 +15,7 @@ import (
 type contract struct {
 	name       string
 	operations []*operation
+	schemes    map[string]bool // the kinds of security schemes that are declared, e.g. apiKey
 }
 
 type operation struct {
@@ -52,7 +53,10 @@ func readContract(file string) (*contract, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &contract{name: file}
+	c := &contract{name: file, schemes: map[string]bool{}}
+	components, _ := root.child("components")
+	schemes, _ := components.child("securitySchemes")
+	schemes.each(func(_ string, at place) { c.schemes[at.follow().text("type")] = true })
 	_, everywhere := root.child("security")
 	paths, _ := root.child("paths")
 	paths.each(func(path string, item place) {
