@@ -15,11 +15,12 @@ func TestFilesThatChanged(t *testing.T) {
 	gw := prepare(t)
 	const path = "  /%s: {$ref: \"parts.yaml#/item\"}\n"
 	contract := func(paths ...string) {
-		text := "openapi: 3.0.3\ninfo: {title: A, version: '1'}\npaths:\n"
+		var text strings.Builder
+		text.WriteString("openapi: 3.0.3\ninfo: {title: A, version: '1'}\npaths:\n")
 		for _, p := range paths {
-			text += fmt.Sprintf(path, p)
+			fmt.Fprintf(&text, path, p)
 		}
-		gw.write(t, "api.yaml", text)
+		gw.write(t, "api.yaml", text.String())
 	}
 	part := func(method string) {
 		gw.write(t, "parts.yaml", "item: {"+method+": {security: [], responses: {'200': {description: ok}}}}\n")

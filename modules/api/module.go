@@ -112,7 +112,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.drain.watch(server)
 	}
 	for stage, mode := range h.modes.Load()[h.Name] {
-		h.logger.Warn("the mode of a stage is set over the admin API, whatever the configuration says", zap.String("api", h.Name), zap.Stringer("stage", gate.Stage(stage)), zap.Stringer("mode", mode))
+		h.logger.Warn("the mode of a stage is set over the admin API, whatever the configuration says", zap.String("api", h.Name), zap.Stringer("stage", stage), zap.Stringer("mode", mode))
 	}
 	running.LoadOrStore(h.Name, h.Name)
 	h.counted = true

@@ -105,7 +105,7 @@ func TestAudit(t *testing.T) {
 		{
 			name: "GH012: keys that no operation accepts", from: "identity main", to: "identity main {\n\t\t\tkeys\n\t\t}", inDoc: "components:",
 			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
-			want:    []string{"Caddyfile:17: warning GH012: api orders knows callers by API keys, and the contract has no security scheme of type apiKey"},
+			want:    []string{"Caddyfile:17: warning GH012: api orders knows callers by API keys, and the contract has no security scheme for that (apiKey)"},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -1,6 +1,9 @@
 package policytest
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // uselessProofs finds ways of proving that the contract's security leads nowhere
 // with: whoever uses them is refused by every operation that asks for a proof.
@@ -22,21 +25,8 @@ func uselessProofs(a *audit) {
 				if h[way.setting] == nil || h[way.setting] == false || slices.ContainsFunc(way.kinds, func(kind string) bool { return p.contract.schemes[kind] }) {
 					continue
 				}
-				a.found(p.line, "api %s knows callers by %s, and the contract has no security scheme of type %s: every operation that asks for a proof refuses them", p.name, way.name, join(way.kinds))
+				a.found(p.line, "api %s knows callers by %s, and the contract has no security scheme for that (%s): every operation that asks for a proof refuses them", p.name, way.name, strings.Join(way.kinds, ", "))
 			}
 		}
 	}
-}
-
-func join(words []string) (text string) {
-	for i, w := range words {
-		switch {
-		case i > 0 && i == len(words)-1:
-			text += " or "
-		case i > 0:
-			text += ", "
-		}
-		text += w
-	}
-	return text
 }
