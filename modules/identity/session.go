@@ -206,10 +206,12 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 	return nil
 }
 
+// cleanup gives back what is shared. It stays where it is, for requests that
+// outlive their configuration.
 func (s *Session) cleanup() {
-	if s != nil && s.shared != nil {
+	if s != nil && s.key != (sharedKey{}) {
 		_, _ = sharedPool.Delete(s.key) // Destruct cannot fail
-		s.shared = nil
+		s.key = sharedKey{}
 	}
 }
 

@@ -1,0 +1,84 @@
+package identity
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/session"
+)
+
+func testAuthority(tb testing.TB) string {
+	tb.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// TestRequestsOutliveTheirConfiguration: with a grace period, Caddy cleans up
+// while requests still run. They must not fall over what was given back.
+func TestRequestsOutliveTheirConfiguration(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(name, []byte(testAuthority(t)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := &MTLS{TrustPool: &TrustPool{Files: []string{name}}, trustKey: t.Name()}
+	pool, _, err := trustPools.LoadOrNew(m.trustKey, func() (caddy.Destructor, error) {
+		p := &trust{read: m.TrustPool.reader(nil)}
+		p.ctx, p.stop = context.WithCancel(context.Background())
+		return p, p.look()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.trust = pool.(*trust)
+	s := &Session{key: sharedKey{client: t.Name()}}
+	v, _, err := sharedPool.LoadOrNew(s.key, func() (caddy.Destructor, error) {
+		return &sharedSessions{provider: &session.Provider{ID: "portal"}, renewer: session.NewRenewer(1)}, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.shared = v.(*sharedSessions)
+	h := &Handler{MTLS: m, Session: s}
+
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 200 {
+			_, _ = m.chains(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{{NotAfter: time.Now().Add(time.Hour)}}}, time.Now())
+			_ = s.shared.provider.ID
+		}
+	}()
+	if err := h.Cleanup(); err != nil {
+		t.Error(err)
+	}
+	<-done
+	if _, denial := m.chains(&tls.ConnectionState{PeerCertificates: []*x509.Certificate{{NotAfter: time.Now().Add(time.Hour)}}}, time.Now()); denial == nil {
+		t.Error("a certificate of nobody's is trusted")
+	}
+	if err := h.Cleanup(); err != nil {
+		t.Errorf("cleaned up twice: %v", err)
+	}
+	if n, there := sharedPool.References(s.key); there {
+		t.Errorf("%d still use the sessions", n)
+	}
+}
