@@ -8,14 +8,19 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/session"
 )
 
@@ -31,6 +36,13 @@ func testAuthority(tb testing.TB) string {
 		tb.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// served gives a request what Caddy's server gives it.
+func served(tb testing.TB, path string) *http.Request {
+	tb.Helper()
+	r := httptest.NewRequestWithContext(tb.Context(), http.MethodGet, path, nil)
+	return r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{}))
 }
 
 // TestRequestsOutliveTheirConfiguration: with a grace period, Caddy cleans up
@@ -80,5 +92,18 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 	}
 	if n, there := sharedPool.References(s.key); there {
 		t.Errorf("%d still use the sessions", n)
+	}
+}
+
+// TestNobodyIsTwo: of two handlers that both know the caller, the upstream is
+// told what the last says, and not a mixture.
+func TestNobodyIsTwo(t *testing.T) {
+	h := &Handler{told: []int{0, 2, 4}}
+	r := served(t, "/")
+	ex := gate.Of(r)
+	h.accept(ex, r, prove(&gate.Principal{Subject: "ann", Tenant: "acme", Roles: []string{"admin"}}), nil)
+	h.accept(ex, r, prove(&gate.Principal{Subject: "bob"}), nil)
+	if got := fmt.Sprint(r.Header); got != "map[X-Gatehouse-Subject:[bob]]" {
+		t.Errorf("the upstream is told %s", got)
 	}
 }

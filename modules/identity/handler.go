@@ -79,8 +79,7 @@ func (h *Handler) accept(ex *gate.Exchange, r *http.Request, who *proven, issuer
 	}
 	switch {
 	case who != nil:
-		ex.Principal = who.principal
-		who.assert(r.Header, h.told)
+		who.become(ex, r.Header, h.told)
 		if repl != nil {
 			repl.Set("http.auth.user.id", who.userID)
 		}

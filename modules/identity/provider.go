@@ -90,8 +90,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		maps.Copy(w.Header(), denial.Header)
 		return caddyauth.User{}, false, nil
 	}
-	ex.Principal = who.principal
-	who.assert(r.Header, p.h.told)
+	who.become(ex, r.Header, p.h.told)
 	if err := ex.Decide(gate.Identity, gate.Enforce, who.principal.Issuer, nil, began); err != nil {
 		return caddyauth.User{}, false, err
 	}
