@@ -107,3 +107,21 @@ func TestNobodyIsTwo(t *testing.T) {
 		t.Errorf("the upstream is told %s", got)
 	}
 }
+
+// TestOffVouchesForNobody: with identity off, nobody may speak in the gateway's
+// name either, and the cookie of a session is for no upstream.
+func TestOffVouchesForNobody(t *testing.T) {
+	h := &Handler{Mode: gate.Off, Session: &Session{Path: "/.gatehouse", issuer: &Issuer{}, shared: &sharedSessions{provider: &session.Provider{ID: "portal"}}}}
+	r := served(t, "/")
+	r.Header.Set("X-Gatehouse-Subject", "root")
+	r.Header.Set("Cookie", "theme=dark; gatehouse=1.sealed")
+	err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
+		if got := fmt.Sprint(r.Header); got != "map[Cookie:[theme=dark]]" {
+			t.Errorf("the upstream gets %s", got)
+		}
+		return nil
+	}))
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -18,7 +18,11 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
 	if mode == gate.Off {
+		ex = gate.Of(r) // which takes off what only the gateway may say
 		h.hide(r.Header)
+		if h.Session != nil {
+			h.Session.visit(r, ex.API) // which takes its cookies
+		}
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
