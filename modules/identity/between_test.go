@@ -125,3 +125,22 @@ func TestOffVouchesForNobody(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestOwnPages: a request that no contract is asked about is one that identity
+// itself answers.
+func TestOwnPages(t *testing.T) {
+	h := &Handler{Session: &Session{Path: "/.gatehouse"}}
+	for path, want := range map[string]bool{
+		"/.gatehouse/login": true, "/.gatehouse/backchannel-logout": true,
+		"/.gatehouse/login/../../admin": false, "/.gatehouse/../admin": false, "/.gatehouse": false, "/admin": false,
+	} {
+		if got := h.Own(served(t, path)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+	r := served(t, "/.gatehouse/login")
+	gate.Of(r).Modes = gate.LiveModes{gate.Identity: gate.Off}
+	if h.Own(r) {
+		t.Error("while identity is off, nobody answers, and yet no contract is asked")
+	}
+}
