@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -142,5 +143,37 @@ func TestOwnPages(t *testing.T) {
 	gate.Of(r).Modes = gate.LiveModes{gate.Identity: gate.Off}
 	if h.Own(r) {
 		t.Error("while identity is off, nobody answers, and yet no contract is asked")
+	}
+}
+
+// TestRenewedIsEnded: a session that the issuer calls by another sid since it was
+// renewed is over by that one, for the cookie of before, too.
+func TestRenewedIsEnded(t *testing.T) {
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"iss":"https://id.test","sub":"ann"}`))
+	raw := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"ES256"}`)) + "." + claims + "." + base64.RawURLEncoding.EncodeToString(make([]byte, 64))
+	now := time.Now()
+	s := &Session{
+		issuer: &Issuer{URL: "https://id.test", Login: &Login{}, paths: claimNames},
+		shared: &sharedSessions{provider: &session.Provider{ID: "portal"}, renewer: session.NewRenewer(64)},
+		vault:  &vault{ended: session.NewEnded(8)},
+	}
+	old := &session.Session{ID: "one", SID: "before", Subject: "ann", IDToken: raw, Refresh: "r", Began: now.UnixMilli()}
+	renewed := *old
+	renewed.SID, renewed.Gen = "since", 1
+	if _, err := s.shared.renewer.Renew(t.Context(), old, now, func(context.Context) (*session.Session, error) { return &renewed, nil }); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.open(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := &visit{Session: s}
+	h := &Handler{app: &App{}}
+	if next, denial := h.fresh(t.Context(), v, l, now); denial != nil || next.session.SID != "since" {
+		t.Fatalf("%v %v", next, denial)
+	}
+	s.vault.ended.Add(session.End{Name: session.NameOfSID("https://id.test", "portal", "since"), At: now.UnixMilli(), Until: now.Add(time.Hour).UnixMilli()}, true)
+	if next, denial := h.fresh(t.Context(), v, l, now); next != nil || denial == nil || denial.Reason != gate.IdentitySessionEnded {
+		t.Errorf("%v %v", next, denial)
 	}
 }

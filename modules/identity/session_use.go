@@ -127,6 +127,9 @@ func (h *Handler) fresh(ctx context.Context, v *visit, l *live, now time.Time) (
 	if err != nil {
 		return nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: err}
 	}
+	if v.vault.ended.Has(next.session.Began, next.names) { // the issuer may call it by another sid since
+		return nil, &gate.Denial{Reason: gate.IdentitySessionEnded}
+	}
 	return next, nil
 }
 
