@@ -34,6 +34,9 @@ func (h *Handler) ways(dpop bool) []gate.Challenge {
 	if h.Keys {
 		ways = append(ways, gate.Challenge{Scheme: "ApiKey", Params: realm})
 	}
+	if h.Session != nil {
+		ways = append(ways, gate.Challenge{Scheme: "Session", Params: realm + `, login="` + h.Session.Path + `/login"`})
+	}
 	if ways == nil { // certificates have no scheme, and a 401 needs one
 		ways = []gate.Challenge{{Scheme: "ClientCertificate", Params: realm}}
 	}

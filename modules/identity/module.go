@@ -140,12 +140,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			h.opaque = i
 		}
 	}
-	h.accepted = [...][]gate.Challenge{h.ways(false), h.ways(true)}
 	if h.Session != nil {
 		if err := h.Session.provision(ctx, h.app); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
 	}
+	h.accepted = [...][]gate.Challenge{h.ways(false), h.ways(true)}
 	if h.Tell == nil && h.TellJWT == nil {
 		h.Tell = h.usual()
 	}

@@ -273,10 +273,6 @@ func (v *visit) invite(r *http.Request, d *gate.Denial) *gate.Denial {
 	}
 	to := v.Path + "/login"
 	if !navigation(r) {
-		if d.Header == nil {
-			d.Header = http.Header{}
-		}
-		d.Header["Www-Authenticate"] = append(d.Header["Www-Authenticate"], `Session realm="api", login="`+to+`"`)
 		d.Detail = "Log in with a browser at " + to + "."
 		return d
 	}
