@@ -52,3 +52,24 @@ func TestSessionMeetsOthers(t *testing.T) {
 		t.Errorf("not any more: %d %s", a.status, a.body)
 	}
 }
+
+// TestSessionsAreNobodyElses: a browser sends the cookies of all APIs of a host
+// to each, whose upstream must not be able to use them.
+func TestSessionsAreNobodyElses(t *testing.T) {
+	b := newBackend(t, nil)
+	p := newLoginProvider(t, "http://localhost")
+	gw := start(t, loginGlobals(p, ""), "handle /other* {\napi other {\nidentity {\nkeys\noptional\n}\nreverse_proxy "+b.addr()+"\n}\n}\nhandle {\napi portal {\nidentity {\nsession main\n}\nrespond ok\n}\n}")
+	s := gw.surfer(t)
+	if a := s.login(t, p, "/", ann); a.body != "ok" {
+		t.Fatalf("%d %s by %v", a.status, a.body, s.path)
+	}
+	cookie := s.jarred().Get("Cookie")
+	for sent, want := range map[string]string{cookie: "", "theme=dark; " + cookie + "; gatehouses=1": "theme=dark; gatehouses=1", "a=b;c=d": "a=b;c=d"} {
+		if a := gw.get(t, "/other", http.Header{"Cookie": {sent}}); a.status != 200 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		if r, _ := b.got(); r.Header.Get("Cookie") != want {
+			t.Errorf("of %.40q the upstream gets %.60q", sent, r.Header.Get("Cookie"))
+		}
+	}
+}

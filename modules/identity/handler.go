@@ -23,6 +23,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		if h.Session != nil {
 			h.Session.visit(r, ex.API) // which takes its cookies
 		}
+		h.dropSessions(r.Header)
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
@@ -34,6 +35,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return err
 		}
 	}
+	h.dropSessions(r.Header)
 	who, issuer, denial := h.identify(r, began)
 	if v != nil && denial != nil && denial.Reason == gate.IdentityMissing {
 		if by, why, there := h.bySession(w, r, v, began); there {

@@ -202,6 +202,7 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 		return err
 	}
 	s.shared = v.(*sharedSessions)
+	a.sessions = true
 	s.issuer.longest = max(s.issuer.longest, time.Duration(s.Lifetime))
 	return nil
 }
@@ -297,7 +298,7 @@ func (s *Session) namesFor(api string, secure bool) *names {
 	}
 	name := s.CookieName
 	if name == "" {
-		name = "gatehouse"
+		name = session.Usual
 		if api != "" {
 			name += "_" + strings.Map(func(c rune) rune {
 				if cookieName(string(c)) {

@@ -37,6 +37,14 @@ func (s *Session) visit(r *http.Request, api string) *visit {
 	return &visit{s, n, session.Take(r.Header, n.cookie), origin}
 }
 
+// dropSessions keeps the sessions of other APIs from this one's upstream, which
+// could use them.
+func (h *Handler) dropSessions(header http.Header) {
+	if h.app != nil && h.app.sessions {
+		session.Drop(header)
+	}
+}
+
 // bySession finds the principal of a session. There is none where the browser
 // has no cookie.
 func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, now time.Time) (who *proven, denial *gate.Denial, there bool) {
