@@ -37,6 +37,8 @@ func TestOperators(t *testing.T) {
 	}{
 		{"", "GET", "keys", "", 403},
 		{"", "GET", "audit", "", 403},
+		{"", "GET", "key_uses", "", 403},
+		{"ann's long token", "GET", "key_uses", "", 200},
 		{"guess", "GET", "keys", "", 401},
 		{"ann's long token", "GET", "keys", "", 200},
 		{"ann's long token", "PUT", "tenants/acme", `{"plan":"pro"}`, 403},
@@ -63,7 +65,7 @@ func TestOperators(t *testing.T) {
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")
 	}
-	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 5 {
+	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 6 {
 		t.Errorf("%v refusals were counted", n)
 	}
 }

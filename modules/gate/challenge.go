@@ -90,5 +90,10 @@ func (a *Authentication) Met(p *Principal, now time.Time) bool {
 	if len(a.ACR) > 0 && (p.ACR == "" || !slices.Contains(a.ACR, p.ACR)) {
 		return false
 	}
-	return a.MaxAge == 0 || !p.AuthTime.IsZero() && now.Sub(p.AuthTime) <= a.MaxAge
+	age := now.Sub(p.AuthTime)
+	return a.MaxAge == 0 || !p.AuthTime.IsZero() && age <= a.MaxAge && age >= -aheadOfUs
 }
+
+// aheadOfUs is how far an issuer's clock may be ahead: an authentication that is
+// still to come would be recent for as long as the token is good.
+const aheadOfUs = time.Minute

@@ -39,7 +39,7 @@ func TestAuthenticationMet(t *testing.T) {
 		name string
 		ask  Authentication
 		acr  string
-		age  time.Duration // negative: the token does not say
+		age  time.Duration // -1: the token does not say
 		want bool
 	}{
 		{"nothing is asked", Authentication{}, "", -1, true},
@@ -48,11 +48,13 @@ func TestAuthenticationMet(t *testing.T) {
 		{"no value", Authentication{ACR: []string{"gold"}}, "", -1, false},
 		{"recent", Authentication{MaxAge: time.Minute}, "", time.Minute, true},
 		{"too old", Authentication{MaxAge: time.Minute}, "", time.Minute + 1, false},
+		{"a clock ahead of ours", Authentication{MaxAge: time.Minute}, "", -time.Minute, true},
+		{"still to come", Authentication{MaxAge: time.Minute}, "", -time.Hour, false},
 		{"nobody says when", Authentication{MaxAge: time.Minute}, "", -1, false},
 		{"strong and old", Authentication{ACR: []string{"gold"}, MaxAge: time.Minute}, "gold", time.Hour, false},
 	} {
 		p := &Principal{ACR: tc.acr}
-		if tc.age >= 0 {
+		if tc.age != -1 {
 			p.AuthTime = now.Add(-tc.age)
 		}
 		if got := tc.ask.Met(p, now); got != tc.want {

@@ -57,6 +57,18 @@ func prove(p *gate.Principal) *proven {
 	}}
 }
 
+// become makes who asks known to the stages and to the upstream. Whoever a
+// handler before has told of is forgotten: no two make one.
+func (v *proven) become(ex *gate.Exchange, h http.Header, told []int) {
+	if ex.Principal != nil {
+		for _, f := range facts {
+			delete(h, f.header)
+		}
+	}
+	ex.Principal = v.principal
+	v.assert(h, told)
+}
+
 // assert tells the upstream who asks, by the facts' indexes. The one allocation gives each request
 // values of its own: Caddy's request_header replaces text inside the slice it
 // finds, and would otherwise change who all later requests are said to be from.

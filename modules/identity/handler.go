@@ -18,7 +18,12 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
 	if mode == gate.Off {
+		ex = gate.Of(r) // which takes off what only the gateway may say
 		h.hide(r.Header)
+		if h.Session != nil {
+			h.Session.visit(r, ex.API) // which takes its cookies
+		}
+		h.dropSessions(r.Header)
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
@@ -30,6 +35,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			return err
 		}
 	}
+	h.dropSessions(r.Header)
 	who, issuer, denial := h.identify(r, began)
 	if v != nil && denial != nil && denial.Reason == gate.IdentityMissing {
 		if by, why, there := h.bySession(w, r, v, began); there {
@@ -79,8 +85,7 @@ func (h *Handler) accept(ex *gate.Exchange, r *http.Request, who *proven, issuer
 	}
 	switch {
 	case who != nil:
-		ex.Principal = who.principal
-		who.assert(r.Header, h.told)
+		who.become(ex, r.Header, h.told)
 		if repl != nil {
 			repl.Set("http.auth.user.id", who.userID)
 		}

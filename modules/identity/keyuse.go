@@ -19,6 +19,8 @@ import (
 	"github.com/caddyserver/certmagic"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() { caddy.RegisterModule(KeyUses{}) }
@@ -194,6 +196,9 @@ func serveKeyUses(w http.ResponseWriter, r *http.Request) error {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", "GET")
 		return caddy.APIError{HTTPStatus: http.StatusMethodNotAllowed, Message: "use GET"}
+	}
+	if err := registry.MayRead(r, "keys"); err != nil {
+		return err
 	}
 	all, after := keyUses.snapshot(), r.URL.Query().Get("after")
 	page := struct {

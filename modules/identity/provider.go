@@ -25,7 +25,9 @@ func init() {
 // Provider proves callers for Caddy's own authentication handler, beside its
 // other providers. Any one of them is enough there, in no order, and a caller
 // whom none proves is a 401, even if that is because an issuer is away. Where
-// that is not meant, the identity handler is the better choice.
+// that is not meant, the identity handler is the better choice. Outside of an
+// api, an identity handler with mode off has to stand before it, which the
+// Caddyfile sees to: only it takes off what clients say in the gateway's name.
 type Provider struct {
 	// The names of the issuers whose tokens are accepted.
 	Issuers []string `json:"issuers,omitempty"`
@@ -90,8 +92,7 @@ func (p *Provider) Authenticate(w http.ResponseWriter, r *http.Request) (caddyau
 		maps.Copy(w.Header(), denial.Header)
 		return caddyauth.User{}, false, nil
 	}
-	ex.Principal = who.principal
-	who.assert(r.Header, p.h.told)
+	who.become(ex, r.Header, p.h.told)
 	if err := ex.Decide(gate.Identity, gate.Enforce, who.principal.Issuer, nil, began); err != nil {
 		return caddyauth.User{}, false, err
 	}
@@ -143,7 +144,29 @@ func parseAuthentication(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 	if len(m.ProvidersRaw) == 0 {
 		return nil, h.Err("authentication needs providers: gatehouse, basic_auth or others")
 	}
-	return m, nil
+	if _, inAPI := h.BlockState[parse.APIName]; inAPI || m.ProvidersRaw["gatehouse"] == nil {
+		return m, nil
+	}
+	return guarded(m)
+}
+
+// guarded puts an identity that is off before Caddy's handler, which asks
+// providers in no order: when another one knows the caller, ours may never have
+// seen the request, and nobody has taken off what only the gateway may say. An
+// api does so itself.
+func guarded(m caddyauth.Authentication) (caddyhttp.MiddlewareHandler, error) {
+	var p Provider
+	if err := json.Unmarshal(m.ProvidersRaw["gatehouse"], &p); err != nil {
+		return nil, err
+	}
+	off := &Handler{Issuers: p.Issuers, Keys: p.Keys, KeyHeader: p.KeyHeader, Mode: gate.Off}
+	if p.MTLS != nil {
+		off.MTLS = new(MTLS)
+	}
+	return &caddyhttp.Subroute{Routes: caddyhttp.RouteList{{HandlersRaw: []json.RawMessage{
+		caddyconfig.JSONModuleObject(off, "handler", "gatehouse_identity", nil),
+		caddyconfig.JSONModuleObject(m, "handler", "authentication", nil),
+	}}}}, nil
 }
 
 func ourProvider(h httpcaddyfile.Helper) (caddy.ModuleMap, error) {

@@ -202,14 +202,17 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 		return err
 	}
 	s.shared = v.(*sharedSessions)
+	a.sessions = true
 	s.issuer.longest = max(s.issuer.longest, time.Duration(s.Lifetime))
 	return nil
 }
 
+// cleanup gives back what is shared. It stays where it is, for requests that
+// outlive their configuration.
 func (s *Session) cleanup() {
-	if s != nil && s.shared != nil {
+	if s != nil && s.key != (sharedKey{}) {
 		_, _ = sharedPool.Delete(s.key) // Destruct cannot fail
-		s.shared = nil
+		s.key = sharedKey{}
 	}
 }
 
@@ -295,7 +298,7 @@ func (s *Session) namesFor(api string, secure bool) *names {
 	}
 	name := s.CookieName
 	if name == "" {
-		name = "gatehouse"
+		name = session.Usual
 		if api != "" {
 			name += "_" + strings.Map(func(c rune) rune {
 				if cookieName(string(c)) {

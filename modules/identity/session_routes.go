@@ -37,9 +37,15 @@ var pages = map[string]struct {
 }
 
 // Own reports whether a request is for one of the gateway's own pages, which no
-// contract has to know.
+// contract has to know. Nothing else is: a contract would not be asked about
+// what no page answers.
 func (h *Handler) Own(r *http.Request) bool {
-	return h.Session != nil && h.Mode != gate.Off && h.Session.owns(asked(r).Path)
+	if h.Session == nil {
+		return false
+	}
+	path := asked(r).Path
+	_, known := pages[strings.TrimPrefix(path, h.Session.Path)]
+	return known && h.Session.owns(path) && gate.Of(r).Mode(gate.Identity, h.Mode) != gate.Off
 }
 
 func (s *Session) owns(path string) bool {

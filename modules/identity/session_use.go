@@ -37,6 +37,14 @@ func (s *Session) visit(r *http.Request, api string) *visit {
 	return &visit{s, n, session.Take(r.Header, n.cookie), origin}
 }
 
+// dropSessions keeps the sessions of other APIs from this one's upstream, which
+// could use them.
+func (h *Handler) dropSessions(header http.Header) {
+	if h.app != nil && h.app.sessions {
+		session.Drop(header)
+	}
+}
+
 // bySession finds the principal of a session. There is none where the browser
 // has no cookie.
 func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, now time.Time) (who *proven, denial *gate.Denial, there bool) {
@@ -126,6 +134,9 @@ func (h *Handler) fresh(ctx context.Context, v *visit, l *live, now time.Time) (
 	next, err := v.open(latest)
 	if err != nil {
 		return nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: err}
+	}
+	if v.vault.ended.Has(next.session.Began, next.names) { // the issuer may call it by another sid since
+		return nil, &gate.Denial{Reason: gate.IdentitySessionEnded}
 	}
 	return next, nil
 }

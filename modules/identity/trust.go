@@ -175,6 +175,7 @@ func (t *trust) watch() {
 // Destruct implements caddy.Destructor.
 func (t *trust) Destruct() error {
 	t.stop()
+	t.begin.Do(func() {}) // what has not begun by now never will
 	t.done.Wait()
 	return nil
 }
@@ -254,12 +255,13 @@ func (p *TrustPool) unmarshal(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-// close gives the trust pool back.
+// close gives the trust pool back. It stays where it is, for requests that
+// outlive their configuration.
 func (m *MTLS) close() error {
-	if m == nil || m.trust == nil {
+	if m == nil || m.trustKey == "" {
 		return nil
 	}
-	m.trust = nil
 	_, err := trustPools.Delete(m.trustKey)
+	m.trustKey = ""
 	return err
 }

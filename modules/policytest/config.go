@@ -191,6 +191,10 @@ func (c *config) rehearsed() (apps map[string]json.RawMessage, proxies int, err 
 		if handlers, ok := o["handle"].([]any); ok { // tracing exports what it sees
 			o["handle"] = slices.DeleteFunc(handlers, func(h any) bool { return str(dig(h, "handler")) == "tracing" })
 		}
+		if mtls, ok := o["mtls"].(map[string]any); ok { // a case is of no authority that could be asked
+			delete(mtls, "revocation")
+			delete(mtls, "trust_pool")
+		}
 		if o["handler"] != "reverse_proxy" {
 			return
 		}

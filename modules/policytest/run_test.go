@@ -155,6 +155,34 @@ cases:
 	}
 }
 
+// TestCertificatesAskNobody: a certificate that a test makes is of no authority,
+// and no list and no responder knows of it.
+func TestCertificatesAskNobody(t *testing.T) {
+	const caddyfile = `{
+	identity {
+		revocation partners ocsp http://127.0.0.1:1
+	}
+}
+https://api.example.com {
+	tls internal
+	api orders {
+		identity {
+			mtls {
+				revocation partners
+				trust_pool storage partners.pem
+			}
+		}
+		reverse_proxy orders:8080
+	}
+}
+`
+	cases(t, caddyfile, `
+cases:
+  - { name: a partner, as: { certificate: { dns: partner.example.org } }, request: GET /, expect: { status: 200 } }
+  - { name: nobody, as: nobody, request: GET /, expect: { status: 401 } }
+`)
+}
+
 // TestWrong holds that what cannot be run is neither passed nor failed.
 func TestWrong(t *testing.T) {
 	const good = "cases: [{ name: a, as: nobody, request: GET /orders, expect: { status: 401 } }]"

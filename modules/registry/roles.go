@@ -208,6 +208,20 @@ func (a *App) operator(by string, sumOf func(*Operator) *[sha256.Size]byte) (mat
 	return match
 }
 
+// MayRead refuses whom the roles of operators do not let read a kind. It is for
+// whatever else tells of its objects on the admin endpoint.
+func MayRead(r *http.Request, kind string) error {
+	a, err := running()
+	if err != nil {
+		return nil //nolint:nilerr // without live objects there are no operators
+	}
+	who, err := a.caller(r, kind)
+	if err != nil {
+		return err
+	}
+	return who.may(readVerb, kind, "")
+}
+
 func (c caller) able(verb, kind string) bool { return c.role == nil || c.role.may(verb, kind) }
 
 // may refuses what the caller may not do, and has it audited.

@@ -95,6 +95,8 @@ func TestNames(t *testing.T) {
 		{"email", usual, func(c *x509.Certificate) { c.EmailAddresses = []string{"ann@example.org"} }, "ann@example.org", ""},
 		{"the common name", usual, subject(pkix.Name{CommonName: "ann"}), "ann", ""},
 		{"a common name that poses as a URI", usual, subject(pkix.Name{CommonName: "spiffe://example.org/admin"}), "", "another kind"},
+		{"a common name that poses as a URN", usual, subject(pkix.Name{CommonName: "urn:example:billing"}), "", "another kind"},
+		{"a common name with a colon", usual, subject(pkix.Name{CommonName: "Example Ltd: billing"}), "Example Ltd: billing", ""},
 		{"a common name that poses as an email address", usual, subject(pkix.Name{CommonName: "ann@example.org"}), "", "another kind"},
 		{"which it may where no other kind is asked for", Names{Kinds: []Kind{CommonName}}, subject(pkix.Name{CommonName: "ann@example.org"}), "ann@example.org", ""},
 		{"two common names", Names{Kinds: []Kind{CommonName}}, subject(pkix.Name{CommonName: "ann", ExtraNames: []pkix.AttributeTypeAndValue{

@@ -203,8 +203,17 @@ func commonName(subject []byte, before []Kind) (string, error) {
 		}
 	}
 	uri := slices.Contains(before, URI) || slices.Contains(before, SPIFFE)
-	if uri && strings.Contains(found, "://") || slices.Contains(before, Email) && strings.Contains(found, "@") {
+	if uri && likeURI(found) || slices.Contains(before, Email) && strings.Contains(found, "@") {
 		return "", fmt.Errorf("the certificate's common name %.200q looks like a name of another kind", found)
 	}
 	return found, nil
+}
+
+// likeURI reports whether a text begins like a URI (RFC 3986, section 3.1), which
+// has no blanks.
+func likeURI(text string) bool {
+	scheme, _, found := strings.Cut(text, ":")
+	return strings.Contains(text, "://") || found && scheme != "" && !strings.ContainsAny(text, " \t") && !strings.ContainsFunc(scheme, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("+-.", r)
+	})
 }

@@ -109,11 +109,22 @@ func (a *Asker) Destruct() error {
 	return nil
 }
 
+// inside are addresses that look like those of the internet and are not: shared
+// by a provider's customers, where some clouds tell their machines secrets, for
+// tests and protocols, and those that stand for an IPv4 address of any kind.
+var inside = []netip.Prefix{
+	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("240.0.0.0/4"),
+	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/32"), netip.MustParsePrefix("2001::/32"),
+	netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("fec0::/10"),
+}
+
 // publicOnly refuses to connect to addresses that are not of the internet at
 // large. It sees the address after the name was looked up.
 func publicOnly(_, address string, _ syscall.RawConn) error {
 	at, err := netip.ParseAddrPort(address)
-	if ip := at.Addr().Unmap(); err != nil || !ip.IsGlobalUnicast() || ip.IsPrivate() || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+	ip := at.Addr().Unmap()
+	if err != nil || !ip.IsGlobalUnicast() || ip.IsPrivate() || slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(ip) }) {
 		return errors.New("the responder's address is not public")
 	}
 	return nil
@@ -127,9 +138,19 @@ func (a *Asker) About(ctx context.Context, c, issuer *x509.Certificate, now time
 	}
 	keyHash := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
 	key := string(keyHash[:]) + string(c.SerialNumber.Bytes())
-	if known, ok := a.answers.Get(key); ok && now.Before(known.until) {
+	known, ok := a.answers.Get(key)
+	if ok && now.Before(known.until) {
 		return known.status, nil
 	}
+	status, err := a.await(ctx, key, c, issuer, now)
+	if err != nil && known.status == Revoked {
+		return Revoked, nil // also when the answer has ended: it is not taken back by nobody
+	}
+	return status, err
+}
+
+// await asks, or waits for who has asked.
+func (a *Asker) await(ctx context.Context, key string, c, issuer *x509.Certificate, now time.Time) (Status, error) {
 	f, err := a.fly(key, c, issuer, now) //nolint:contextcheck // others wait for the same answer
 	if err != nil {
 		return Unknown, err
@@ -231,6 +252,9 @@ func (a *Asker) ask(ctx context.Context, address string, c, issuer *x509.Certifi
 	req.Header.Set("Accept", "application/ocsp-response")
 	resp, err := a.client.Do(req)
 	if err != nil {
+		if wrapped, ok := errors.AsType[*url.Error](err); ok {
+			err = wrapped.Err // its own words hold the whole URL
+		}
 		return answer{}, fmt.Errorf("%w: %w", errAway, err)
 	}
 	defer resp.Body.Close()

@@ -9,6 +9,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -127,6 +128,59 @@ func TestAskOnce(t *testing.T) {
 	}
 	if n := asked.Load(); n != 2 {
 		t.Errorf("a responder that is down was asked %d times", n-1)
+	}
+}
+
+// TestRevokedStays: who makes the responder fail does not thereby get back what
+// was taken.
+func TestRevokedStays(t *testing.T) {
+	ca, leaf, key := authority(t)
+	var down atomic.Bool
+	answer := sign(t, ca, key, xocsp.Response{Status: xocsp.Revoked, RevokedAt: now, SerialNumber: leaf.SerialNumber, ThisUpdate: now, NextUpdate: now.Add(time.Minute)})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if down.Load() {
+			http.Error(w, "down", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write(answer)
+	}))
+	defer srv.Close()
+	a := New(Settings{Responder: srv.URL, Timeout: 5 * time.Second}, 64)
+	defer func() { _ = a.Destruct() }()
+	for range 3 { // asked, remembered, and with a responder that is down
+		if s, err := a.About(t.Context(), leaf, ca, now); s != Revoked {
+			t.Errorf("%v, %v", s, err)
+		}
+	}
+	down.Store(true)
+	for range 2 {
+		if s, err := a.About(t.Context(), leaf, ca, now.Add(2*time.Minute)); s != Revoked {
+			t.Errorf("when its answer has ended and it is down: %v, %v", s, err)
+		}
+	}
+}
+
+// TestPublicOnly: a certificate makes nobody ask on the gateway's own side.
+func TestPublicOnly(t *testing.T) {
+	for address, public := range map[string]bool{
+		"93.184.216.34:80": true, "[2606:2800:220:1::1]:443": true,
+		"10.0.0.1:80": false, "127.0.0.1:80": false, "169.254.169.254:80": false, "[::1]:80": false, "[fd00::1]:80": false, "0.0.0.0:80": false,
+		"100.100.100.200:80": false, "[64:ff9b::a9fe:a9fe]:80": false, "[2002:7f00:1::]:80": false, "[::ffff:10.0.0.1]:80": false,
+		"[::169.254.169.254]:80": false, "198.18.0.1:80": false, "192.0.0.192:80": false, "240.0.0.1:80": false, "[fec0::1]:80": false,
+	} {
+		if err := publicOnly("tcp", address, nil); (err == nil) != public {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+}
+
+// TestSecretsStayHere: the responder's URL may hold a key.
+func TestSecretsStayHere(t *testing.T) {
+	ca, leaf, _ := authority(t)
+	a := New(Settings{Responder: "http://127.0.0.1:1/?key=hunter2", Timeout: time.Second}, 64)
+	defer func() { _ = a.Destruct() }()
+	if _, err := a.About(t.Context(), leaf, ca, now); err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -107,6 +107,39 @@ func Take(h http.Header, name string) (c Cookies) {
 	return c
 }
 
+// Usual is what cookies are called unless somebody names them.
+const Usual = "gatehouse"
+
+// Drop takes cookies of usual names out of the header: those of other APIs'
+// sessions, which a browser sends to all APIs of the host.
+func Drop(h http.Header) {
+	lines := h["Cookie"]
+	if !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, Usual) }) {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		var rest []string
+		for part := range strings.SplitSeq(line, ";") {
+			if part = strings.Trim(part, " \t"); part != "" && !usual(part) {
+				rest = append(rest, part)
+			}
+		}
+		if len(rest) > 0 {
+			kept = append(kept, strings.Join(rest, "; "))
+		}
+	}
+	if delete(h, "Cookie"); len(kept) > 0 {
+		h["Cookie"] = kept
+	}
+}
+
+func usual(cookie string) bool {
+	name, _, _ := strings.Cut(cookie, "=")
+	tail, is := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(name, "__Host-"), "__Secure-"), Usual)
+	return is && (tail == "" || tail[0] == '_' || tail[0] == '.')
+}
+
 // join puts pieces together. The first begins with how many there are, so that
 // one left over from a longer session does no harm.
 func join(pieces *[MaxChunks]string) (value string, broken bool) {
