@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
+
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
@@ -68,8 +70,8 @@ func TestExpressionSeesAuthentication(t *testing.T) {
 }
 
 func TestStepUpDoesNotAllocate(t *testing.T) {
-	h := &Handler{StepUp: StepUp{ACR: []string{"gold"}, MaxAge: 1e9}}
-	ex := &gate.Exchange{Principal: &gate.Principal{Method: gate.Bearer, ACR: "gold", AuthTime: time.Now().Add(time.Hour)}}
+	h := &Handler{StepUp: StepUp{ACR: []string{"gold"}, MaxAge: caddy.Duration(time.Hour)}}
+	ex := &gate.Exchange{Principal: &gate.Principal{Method: gate.Bearer, ACR: "gold", AuthTime: time.Now()}}
 	if n := testing.AllocsPerRun(100, func() {
 		if _, d := h.decide(ex, nil); d != nil {
 			t.Fatal(d)
