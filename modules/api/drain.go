@@ -98,8 +98,8 @@ func (*Drain) Start() error { return nil }
 // Handle holds up the end of the configuration before.
 func (d *Drain) Handle(context.Context, caddy.Event) error {
 	old := serving.Swap(d)
-	if old == nil || d.Off {
-		return nil
+	if old == nil || old == d || d.Off {
+		return nil // old is d where another module says that something has started
 	}
 	end := time.Now().Add(time.Duration(d.Wait))
 	old.until.Store(end.Add(resume).UnixNano())
