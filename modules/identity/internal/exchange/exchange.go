@@ -34,6 +34,8 @@ type Answer struct {
 	Token   string
 	Refused string    // the issuer's word, e.g. invalid_target; empty: granted
 	Until   time.Time // when it has to be asked again
+
+	away error // why there is none
 }
 
 // Granted is an answer as it came.
@@ -53,6 +55,7 @@ type Exchanger struct {
 	mu       sync.Mutex
 	flights  map[string]*flight
 	failures int       // in a row
+	failed   string    // the token that failed last
 	closed   time.Time // nothing is asked before
 	last     error
 }
@@ -78,7 +81,7 @@ func (x *Exchanger) For(ctx context.Context, token string, ends, now time.Time) 
 	sum := sha256.Sum256([]byte(token))
 	key := string(sum[:])
 	if known, ok := x.answers.Get(key); ok && now.Before(known.Until) {
-		return known, nil
+		return known, known.away
 	}
 	f, err := x.fly(key, token, ends, now) //nolint:contextcheck // others wait for the same answer
 	if err != nil {
@@ -105,7 +108,7 @@ func (x *Exchanger) fly(key, token string, ends, now time.Time) (*flight, error)
 	}
 	f := &flight{done: make(chan struct{})}
 	if known, ok := x.answers.Get(key); ok && now.Before(known.Until) { // it came while we looked
-		f.answer = known
+		f.answer, f.err = known, known.away
 		close(f.done)
 		return f, nil
 	}
@@ -134,14 +137,21 @@ func (x *Exchanger) run(f *flight, key, token string, ends, now time.Time) {
 	<-x.places
 	defer close(f.done)
 	if err != nil {
-		x.closed = now.Add(min(firstPause<<min(x.failures, 5), longestStop))
-		x.failures++
-		x.last = err
 		f.err = fmt.Errorf("%w: %w", ErrAway, err)
+		pause := min(firstPause<<min(x.failures, 5), longestStop)
+		x.failures++
+		if x.failed == "" || x.failed == key {
+			// It may be this token that the issuer cannot read: who has such a one
+			// must not keep all others from theirs.
+			x.failed = key
+			x.answers.Put(key, Answer{Until: now.Add(pause), away: f.err})
+			return
+		}
+		x.failed, x.closed, x.last = key, now.Add(pause), err
 		return
 	}
-	x.failures, x.closed = 0, time.Time{}
-	f.answer = Answer{granted.Token, granted.Refused, until(granted, ends, now)}
+	x.failures, x.failed, x.closed = 0, "", time.Time{}
+	f.answer = Answer{Token: granted.Token, Refused: granted.Refused, Until: until(granted, ends, now)}
 	x.answers.Put(key, f.answer)
 }
 
