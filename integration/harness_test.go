@@ -112,6 +112,7 @@ func (g *gateway) loadFile(src string) error {
 // closed under the next request, and the first that comes after a reload may
 // still be taken by it and dropped.
 func (g *gateway) settle() {
+	time.Sleep(20 * time.Millisecond) // Caddy returns when it is likely to have closed the old socket
 	for range 3 {
 		g.client.CloseIdleConnections()
 		if resp, err := g.client.Get("http://nobody.test/"); err == nil { // which is no site of anybody's

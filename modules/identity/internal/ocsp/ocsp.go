@@ -199,6 +199,11 @@ func (a *Asker) fly(key string, c, issuer *x509.Certificate, now time.Time) (*fl
 	if f := a.flights[key]; f != nil {
 		return f, nil
 	}
+	if known, ok := a.answers.Get(key); ok && now.Before(known.until) { // it came while we looked
+		f := &flight{done: make(chan struct{}), answer: known}
+		close(f.done)
+		return f, nil
+	}
 	if p := a.pauses[host]; p != nil && now.Before(p.until) {
 		return nil, errAway
 	}
