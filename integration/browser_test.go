@@ -35,10 +35,7 @@ func newBrowser(t *testing.T, origin string) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
-		if os.Getenv("GATEHOUSE_SUITES_REQUIRED") != "" {
-			t.Fatal("chromium is not installed; .ci/deps installs it")
-		}
-		t.Skip("chromium is not installed; .ci/deps installs it")
+		t.Fatal("chromium is not installed; make deps installs it")
 	}
 	alloc, stop := chromedp.NewExecAllocator(t.Context(),
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()),

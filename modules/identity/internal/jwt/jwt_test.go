@@ -13,8 +13,6 @@ import (
 	"fmt"
 	"maps"
 	"math/big"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -172,18 +170,7 @@ func TestParseSetPolicy(t *testing.T) {
 
 // TestWycheproof runs the JSON Web Signature vectors for public keys.
 func TestWycheproof(t *testing.T) {
-	root := os.Getenv("GATEHOUSE_SUITES")
-	if root == "" {
-		if os.Getenv("GATEHOUSE_SUITES_REQUIRED") != "" {
-			t.Fatal("GATEHOUSE_SUITES is not set, and GATEHOUSE_SUITES_REQUIRED says it must be")
-		}
-		t.Skip("third-party suites are not part of the repository; set GATEHOUSE_SUITES to their folder")
-	}
-	data, err := os.ReadFile(filepath.Join(root, "jose", "json_web_signature_test.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var suite struct {
+	var vectors struct {
 		TestGroups []struct {
 			Comment string
 			Public  json.RawMessage
@@ -195,9 +182,7 @@ func TestWycheproof(t *testing.T) {
 			}
 		}
 	}
-	if err := json.Unmarshal(data, &suite); err != nil {
-		t.Fatal(err)
-	}
+	suite(t, "json_web_signature_test.json", &vectors)
 	// Valid by the suite, and refused here for good reason.
 	exceptions := map[int]string{
 		346: "the key is for PS256, the token says PS384",
@@ -206,7 +191,7 @@ func TestWycheproof(t *testing.T) {
 		351: "the key is for ES521, which is no registered algorithm",
 	}
 	ran, accepted := 0, 0
-	for _, g := range suite.TestGroups {
+	for _, g := range vectors.TestGroups {
 		if g.Public == nil {
 			continue // secrets, which we have no use for
 		}
