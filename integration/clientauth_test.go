@@ -129,6 +129,33 @@ func TestPrivateKeyJWT(t *testing.T) {
 	}
 }
 
+// TestLoginByKey: people log in at a real provider that knows the gateway by its
+// key, and by nothing else.
+func TestLoginByKey(t *testing.T) {
+	p := newLoginProvider(t, "http://localhost")
+	key := newRSA(t)
+	p.knows("portal", "k1", key.Public())
+	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		_, _ = fmt.Fprint(w, r.Header.Get("X-Gatehouse-Subject"))
+	})
+	gw := prepare(t)
+	gw.write(t, "client.pem", keyPEM(t, key))
+	site := "api portal {\nidentity {\nsession main\n}\nreverse_proxy " + b.addr() + "\n}"
+	globals := "identity {\nissuer main " + p.URL + " {\nlogin {\nclient_id portal\nauth private_key_jwt {\nkey client.pem k1\n}\n}\n}\n}"
+	if err := gw.load(globals, site); err != nil {
+		t.Fatal(err)
+	}
+	if a := gw.surfer(t).login(t, p, "/page", ann); a.status != 200 || a.body != "id1" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if err := gw.load(loginGlobals(p, ""), site); err != nil {
+		t.Fatal(err)
+	}
+	if a := gw.surfer(t).login(t, p, "/page", ann); a.status == 200 {
+		t.Errorf("with a secret: %d %s", a.status, a.body)
+	}
+}
+
 // certifiedIssuer is an endpoint that knows clients by their certificates, and
 // answers for its tokens.
 type certifiedIssuer struct {
@@ -380,7 +407,7 @@ func TestSignedIntrospection(t *testing.T) {
 		if err := gw.load(globals(""), site); err != nil {
 			t.Fatal(err)
 		}
-		if a := gw.get(t, "/", bearer("good-"+fmt.Sprint(asked))); a.status != 503 || a.reason() != "identity.unavailable" {
+		if a := gw.get(t, "/", bearer(fmt.Sprint("good-", asked))); a.status != 503 || a.reason() != "identity.unavailable" {
 			t.Errorf("%s: %d %s", c.name, a.status, a.body)
 		}
 		eventually(t, c.name+" to be in the log", func() bool { return strings.Contains(gw.log(t), c.log) })

@@ -57,8 +57,7 @@ type askerKey struct {
 const maxOpaque = 1 << 16
 
 func (n *Introspect) validate() error {
-	switch {
-	case n.Cache < 0 || n.Negative < 0 || n.Cache > caddy.Duration(time.Hour) || n.Negative > caddy.Duration(time.Hour):
+	if n.Cache < 0 || n.Negative < 0 || n.Cache > caddy.Duration(time.Hour) || n.Negative > caddy.Duration(time.Hour) {
 		return errors.New("introspect cache and negative must be at most 1h")
 	}
 	if err := n.ClientAuth.validate("introspect"); err != nil {

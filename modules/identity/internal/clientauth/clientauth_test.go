@@ -155,7 +155,7 @@ func TestAssertion(t *testing.T) {
 
 // TestNoKey: what cannot sign is refused, and nothing of it is said.
 func TestNoKey(t *testing.T) {
-	small := must(rsa.GenerateKey(rand.Reader, 1024)) //nolint:gosec // weak on purpose
+	small := must(rsa.GenerateKey(rand.Reader, 1024))
 	p256 := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
 	x25519 := must(ecdh.X25519().GenerateKey(rand.Reader))
 	p224 := must(ecdsa.GenerateKey(elliptic.P224(), rand.Reader))
