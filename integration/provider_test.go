@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,8 @@ type provider struct {
 	audience []string
 	short    atomic.Int64 // how long access tokens are good that come with a refresh token; 0: 5 minutes
 	renewed  atomic.Int64 // refresh tokens that were used
+
+	keys map[string]crypto.PublicKey // of clients that sign, by client and kid
 }
 
 func newProvider(t *testing.T) *provider {

@@ -52,7 +52,7 @@ func (p *provider) GetClientByClientID(ctx context.Context, id string) (op.Clien
 	for _, uri := range c.RedirectURIs() {
 		back = append(back, strings.Replace(uri, "/callback", "/logged-out", 1))
 	}
-	return loggingOut{c, back}, nil
+	return p.authenticated(loggingOut{c, back}), nil
 }
 
 // CreateAccessAndRefreshTokens makes tokens that end soon, if asked to.

@@ -63,7 +63,7 @@ func TestRequestsOutliveTheirConfiguration(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.trust = pool.(*trust)
-	s := &Session{key: sharedKey{client: t.Name()}}
+	s := &Session{key: sharedKey{issuer: t.Name()}}
 	v, _, err := sharedPool.LoadOrNew(s.key, func() (caddy.Destructor, error) {
 		return &sharedSessions{provider: &session.Provider{ID: "portal"}, renewer: session.NewRenewer(1)}, nil
 	})

@@ -67,6 +67,8 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        introspect [<url>] {
 //	            client_id     <id>
 //	            client_secret <placeholder>
+//	            auth          basic|post|private_key_jwt|mtls [{ … }]    # see ClientAuth
+//	            signed
 //	            cache         <duration>
 //	            negative      <duration>
 //	        }
@@ -76,7 +78,7 @@ func (h *Handler) checkNames(helper httpcaddyfile.Helper) error {
 //	        exchange [<token endpoint>] {
 //	            client_id     <id>
 //	            client_secret <placeholder>
-//	            auth          basic|post
+//	            auth          basic|post|private_key_jwt|mtls [{ … }]
 //	        }
 //	        leeway     <duration>
 //	        claims     subject|client|tenant|plan|roles|scopes <path>

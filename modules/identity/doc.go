@@ -20,6 +20,9 @@
 // gateway signs (signed.go), or gets a token of its own from the issuer, in
 // exchange for the client's (exchange.go).
 //
+// The gateway proves itself to an issuer's endpoints by a secret, an assertion
+// that it signs or a client certificate (clientauth.go, internal/clientauth).
+//
 // Client certificates name who asks, and are asked whether they were revoked
 // (certificate.go, certificaterevocation.go, trust.go).
 //

@@ -28,16 +28,8 @@ type ExchangeClient struct {
 	// The token endpoint. Default: found by discovery at the issuer's URL.
 	URL string `json:"url,omitempty"`
 
-	// The name that the gateway asks by. Required.
-	ClientID string `json:"client_id,omitempty"`
-
-	// Its secret, as a placeholder such as `{env.SECRET}` or
-	// `{file./run/secrets/exchange}`. Required.
-	ClientSecret string `json:"client_secret,omitempty"`
-
-	// Where the secret travels: `basic` in the header, `post` in the form.
-	// Default: `basic`.
-	Auth string `json:"auth,omitempty"`
+	// The name that the gateway asks by, and how it proves it.
+	ClientAuth
 }
 
 // TokenExchange sends the upstream a token that is meant for it, in place of the
@@ -65,20 +57,18 @@ type TokenExchange struct {
 // exchangers keep tokens over reloads.
 var exchangers = caddy.NewUsagePool()
 
-type exchangeKey struct{ issuer, url, id, secret, auth, audience, resource, scope string }
+type exchangeKey struct {
+	issuer, url               string
+	client                    clientKey
+	audience, resource, scope string
+}
 
 // maxExchanged is how many tokens are remembered at least, for each issuer and
 // audience.
 const maxExchanged = 1 << 14
 
 func (e *ExchangeClient) validate() error {
-	switch {
-	case e.ClientID == "" || e.ClientSecret == "":
-		return errors.New("exchange needs client_id and client_secret")
-	case e.Auth != "" && e.Auth != "basic" && e.Auth != "post":
-		return errors.New(parse.Misspelt("exchange auth", e.Auth, "basic", "post"))
-	}
-	if err := parse.Placeholder("client_secret", e.ClientSecret); err != nil {
+	if err := e.ClientAuth.validate("exchange"); err != nil {
 		return err
 	}
 	if e.URL != "" {
@@ -86,7 +76,7 @@ func (e *ExchangeClient) validate() error {
 			return fmt.Errorf("exchange %w", err)
 		}
 	}
-	return nil
+	return e.secure("exchange", e.URL)
 }
 
 func (e *TokenExchange) validate(h *Handler) error {
@@ -136,30 +126,24 @@ func (e *TokenExchange) exchanger(i *Issuer) (*exchange.Exchanger, error) {
 	if err := at.validate(); err != nil {
 		return nil, err
 	}
-	repl := caddy.NewReplacer()
-	id, err := repl.ReplaceOrErr(at.ClientID, true, true)
+	client, who, err := at.client(i.URL)
 	if err != nil {
-		return nil, fmt.Errorf("client_id: %w", err)
+		return nil, err
 	}
-	secret, err := repl.ReplaceOrErr(at.ClientSecret, true, true)
-	if err != nil || secret == "" {
-		return nil, errors.New("client_secret: a placeholder is empty or not known")
-	}
-	secret = strings.TrimRight(secret, "\r\n") // a file ends with a line's end
 	key := exchangeKey{
-		i.URL, at.URL, id, secret, at.Auth,
+		i.URL, at.URL, who,
 		strings.Join(e.Audience, " "), strings.Join(e.Resource, " "), strings.Join(e.Scope, " "),
 	}
 	v, _, err := exchangers.LoadOrNew(key, func() (caddy.Destructor, error) {
-		c := &exchange.Client{ID: id, Secret: secret, InBody: at.Auth == "post", Audience: e.Audience, Resource: e.Resource, Scope: e.Scope}
-		endpoint := tokenEndpoint(i.URL, at.URL)
-		return exchange.New(func(ctx context.Context, token string) (exchange.Granted, error) {
+		c := &exchange.Client{Client: client, Audience: e.Audience, Resource: e.Resource, Scope: e.Scope}
+		endpoint := tokenEndpoint(i.URL, at.URL, who)
+		x := exchange.New(func(ctx context.Context, token string) (exchange.Granted, error) {
 			address, err := endpoint(ctx)
 			if err != nil {
 				exchanges.WithLabelValues(i.Name, "failed").Inc()
 				return exchange.Granted{}, err
 			}
-			g, err := c.Ask(ctx, address, token)
+			g, err := c.Exchange(ctx, address, token)
 			switch {
 			case err != nil:
 				exchanges.WithLabelValues(i.Name, "failed").Inc()
@@ -169,7 +153,9 @@ func (e *TokenExchange) exchanger(i *Issuer) (*exchange.Exchanger, error) {
 				exchanges.WithLabelValues(i.Name, "granted").Inc()
 			}
 			return g, err
-		}, maxExchanged), nil
+		}, maxExchanged)
+		x.Close = client.Close
+		return x, nil
 	})
 	if err != nil {
 		return nil, err
@@ -180,7 +166,7 @@ func (e *TokenExchange) exchanger(i *Issuer) (*exchange.Exchanger, error) {
 
 // tokenEndpoint is the one that is configured, or found by the issuer's
 // metadata when it is first needed.
-func tokenEndpoint(issuer, configured string) func(context.Context) (string, error) {
+func tokenEndpoint(issuer, configured string, who clientKey) func(context.Context) (string, error) {
 	var found atomic.Pointer[string]
 	return func(ctx context.Context) (string, error) {
 		if configured != "" {
@@ -193,11 +179,12 @@ func tokenEndpoint(issuer, configured string) func(context.Context) (string, err
 		if err != nil {
 			return "", err
 		}
-		if err := fetch.CheckURL(meta.Token); err != nil {
+		address := who.token(&meta)
+		if err := fetch.CheckURL(address); err != nil {
 			return "", fmt.Errorf("discovery of %q: token_endpoint %w", issuer, err)
 		}
-		found.Store(&meta.Token)
-		return meta.Token, nil
+		found.Store(&address)
+		return address, nil
 	}
 }
 
@@ -245,7 +232,7 @@ func (e *TokenExchange) onError(d *gate.Denial) gate.OnError {
 //	exchange [<token endpoint>] {
 //	    client_id     <id>
 //	    client_secret <placeholder>
-//	    auth          basic|post
+//	    auth          basic|post|private_key_jwt|mtls [{ … }]    # see ClientAuth
 //	}
 func (e *ExchangeClient) unmarshal(d *caddyfile.Dispenser) error {
 	if args := d.RemainingArgs(); len(args) > 1 {
@@ -256,20 +243,10 @@ func (e *ExchangeClient) unmarshal(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch opt := d.Val(); opt {
-		case "client_id":
-			err = parse.Text(d, &e.ClientID)
-		case "client_secret":
-			if err = parse.Text(d, &e.ClientSecret); err == nil {
-				if err = parse.Placeholder(opt, e.ClientSecret); err != nil {
-					err = d.Err(err.Error())
-				}
-			}
-		case "auth":
-			if err = parse.Text(d, &e.Auth); err == nil && e.Auth != "basic" && e.Auth != "post" {
-				err = parse.Unknown(d, "auth", e.Auth, "basic", "post")
-			}
+		case "client_id", "client_secret", "auth":
+			err = e.ClientAuth.unmarshal(d)
 		default:
-			err = parse.Unknown(d, "exchange option", opt, "client_id", "client_secret", "auth")
+			err = parse.Unknown(d, "exchange option", opt, clientOptions...)
 		}
 		if err != nil {
 			return err

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,6 +76,7 @@ type Issuer struct {
 
 	identifier string
 	source     *keyset.Source
+	keys       string // what the source is made of
 	expect     jwt.Expect
 	paths      map[string][]string
 	release    string // key of the source that cleanup gives back
@@ -123,11 +125,17 @@ func (i *Issuer) provision(ctx caddy.Context, logger *zap.Logger) error {
 		}
 	}
 	i.identifier = i.URL
-	if i.Introspect != nil {
-		if err := i.opaque(); err != nil {
-			return err
-		}
+	if err := i.findKeys(ctx, logger); err != nil {
+		return err
 	}
+	if i.Introspect != nil {
+		return i.opaque()
+	}
+	return nil
+}
+
+// findKeys makes the source of the keys. Nothing is fetched yet.
+func (i *Issuer) findKeys(ctx caddy.Context, logger *zap.Logger) error {
 	skipped := func(keys []string) {
 		logger.Warn("some keys of an issuer are not used", zap.String("issuer", i.Name), zap.Strings("keys", keys))
 	}
@@ -155,9 +163,10 @@ func (i *Issuer) provision(ctx caddy.Context, logger *zap.Logger) error {
 		if len(left) > 0 {
 			skipped(left)
 		}
-		i.source = keyset.Static(set)
+		i.source, i.keys = keyset.Static(set), fmt.Sprintf("%s %x", i.JWKS, sha256.Sum256(data))
 		return nil
 	}
+	i.keys = i.JWKS
 	key := i.URL + "\x00" + i.JWKS
 	s, _, err := sources.LoadOrNew(key, func() (caddy.Destructor, error) { return keyset.NewAt(fetch, gate.Now), nil })
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/introspect"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/keyset"
@@ -26,12 +27,12 @@ type Introspect struct {
 	// The endpoint. Default: found by discovery at the issuer's URL.
 	URL string `json:"url,omitempty"`
 
-	// The name that the gateway asks by. Required.
-	ClientID string `json:"client_id,omitempty"`
+	// The name that the gateway asks by, and how it proves it.
+	ClientAuth
 
-	// Its secret, as a placeholder such as `{env.SECRET}` or
-	// `{file./run/secrets/introspection}`. Required.
-	ClientSecret string `json:"client_secret,omitempty"`
+	// Whether answers must be signed (RFC 9701): for this client, by the issuer's
+	// keys, at most a minute ago. A plain answer is then as none. Default: false.
+	Signed bool `json:"signed,omitempty"`
 
 	// How long a token that is good is not asked about again, unless it expires
 	// before: a token that was revoked passes for that long. Default: 30s.
@@ -45,8 +46,10 @@ type Introspect struct {
 var askers = caddy.NewUsagePool()
 
 type askerKey struct {
-	issuer, url, id, secret string
-	good, bad               caddy.Duration
+	issuer, url string
+	client      clientKey
+	good, bad   caddy.Duration
+	signed      string // all that signed answers are verified by; empty: they are plain
 }
 
 // maxOpaque is how many tokens' answers are remembered at least, for each
@@ -54,13 +57,10 @@ type askerKey struct {
 const maxOpaque = 1 << 16
 
 func (n *Introspect) validate() error {
-	switch {
-	case n.ClientID == "" || n.ClientSecret == "":
-		return errors.New("introspect needs client_id and client_secret")
-	case n.Cache < 0 || n.Negative < 0 || n.Cache > caddy.Duration(time.Hour) || n.Negative > caddy.Duration(time.Hour):
+	if n.Cache < 0 || n.Negative < 0 || n.Cache > caddy.Duration(time.Hour) || n.Negative > caddy.Duration(time.Hour) {
 		return errors.New("introspect cache and negative must be at most 1h")
 	}
-	if err := parse.Placeholder("client_secret", n.ClientSecret); err != nil {
+	if err := n.ClientAuth.validate("introspect"); err != nil {
 		return err
 	}
 	if n.URL != "" {
@@ -68,7 +68,7 @@ func (n *Introspect) validate() error {
 			return fmt.Errorf("introspect %w", err)
 		}
 	}
-	return nil
+	return n.secure("introspect", n.URL)
 }
 
 // opaque makes the issuer ready to be asked. Nothing is asked yet.
@@ -80,23 +80,20 @@ func (i *Issuer) opaque() error {
 	if n.Negative == 0 {
 		n.Negative = caddy.Duration(10 * time.Second)
 	}
-	repl := caddy.NewReplacer()
-	id, err := repl.ReplaceOrErr(n.ClientID, true, true)
+	client, who, err := n.client(i.URL)
 	if err != nil {
-		return fmt.Errorf("introspect client_id: %w", err)
+		return fmt.Errorf("introspect %w", err)
 	}
-	secret, err := repl.ReplaceOrErr(n.ClientSecret, true, true)
-	if err != nil || secret == "" {
-		return errors.New("introspect client_secret: a placeholder is empty or not known")
+	i.asked = askerKey{i.URL, n.URL, who, n.Cache, n.Negative, ""}
+	var verify introspect.Verify
+	if n.Signed {
+		i.asked.signed = fmt.Sprint(i.keys, i.expect.Algorithms, i.expect.Leeway)
+		verify = signedBy(i.source, i.URL, who.id, i.expect)
 	}
-	secret = strings.TrimRight(secret, "\r\n") // a file ends with a line's end
-	i.asked = askerKey{i.URL, n.URL, id, secret, n.Cache, n.Negative}
 	v, _, err := askers.LoadOrNew(i.asked, func() (caddy.Destructor, error) {
-		ask := introspect.Endpoint(n.URL, id, secret)
-		if n.URL == "" {
-			ask = discovered(i.URL, id, secret)
-		}
-		return introspect.New(ask, time.Duration(n.Cache), time.Duration(n.Negative), maxOpaque), nil
+		a := introspect.New(asking(i.URL, n.URL, client, who, verify), time.Duration(n.Cache), time.Duration(n.Negative), maxOpaque)
+		a.Close = client.Close
+		return a, nil
 	})
 	if err != nil {
 		return err
@@ -105,9 +102,12 @@ func (i *Issuer) opaque() error {
 	return nil
 }
 
-// discovered finds the endpoint by the issuer's metadata, when it is first
-// needed.
-func discovered(issuer, id, secret string) func(context.Context, string) (map[string]any, error) {
+// asking asks the endpoint that is configured, or found by the issuer's metadata
+// when it is first needed.
+func asking(issuer, configured string, client *clientauth.Client, who clientKey, verify introspect.Verify) func(context.Context, string) (map[string]any, error) {
+	if configured != "" {
+		return introspect.Endpoint(configured, client, verify)
+	}
 	var endpoint atomic.Pointer[string]
 	return func(ctx context.Context, token string) (map[string]any, error) {
 		at := endpoint.Load()
@@ -116,13 +116,35 @@ func discovered(issuer, id, secret string) func(context.Context, string) (map[st
 			if err != nil {
 				return nil, err
 			}
-			if err := fetch.CheckURL(meta.Introspection); err != nil {
+			address := who.introspection(&meta)
+			if err := fetch.CheckURL(address); err != nil {
 				return nil, fmt.Errorf("discovery of %q: introspection_endpoint %w", issuer, err)
 			}
-			at = &meta.Introspection
+			at = &address
 			endpoint.Store(at)
 		}
-		return introspect.Endpoint(*at, id, secret)(ctx, token)
+		return introspect.Endpoint(*at, client, verify)(ctx, token)
+	}
+}
+
+// signedBy verifies answers that an issuer signs for a client.
+func signedBy(source *keyset.Source, issuer, client string, x jwt.Expect) introspect.Verify {
+	return func(ctx context.Context, answer string) (map[string]any, error) {
+		t, err := jwt.Parse(answer)
+		if err != nil {
+			return nil, err
+		}
+		keys, err := source.Keys(ctx)
+		if err != nil {
+			return nil, err
+		}
+		about, err := t.VerifyAnswer(keys, issuer, client, &x, gate.Now())
+		if isKind(err, jwt.UnknownKey) { // the issuer may have new ones
+			if newer := source.Missing(ctx, keys); newer != keys {
+				about, err = t.VerifyAnswer(newer, issuer, client, &x, gate.Now())
+			}
+		}
+		return about, err
 	}
 }
 
@@ -160,6 +182,8 @@ func (h *Handler) byAsking(ctx context.Context, token string, now time.Time) (*p
 //	introspect [<url>] {
 //	    client_id     <id>
 //	    client_secret <placeholder>
+//	    auth          basic|post|private_key_jwt|mtls [{ … }]    # see ClientAuth
+//	    signed
 //	    cache         <duration>
 //	    negative      <duration>
 //	}
@@ -172,20 +196,16 @@ func (n *Introspect) unmarshal(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch opt := d.Val(); opt {
-		case "client_id":
-			err = parse.Text(d, &n.ClientID)
-		case "client_secret":
-			if err = parse.Text(d, &n.ClientSecret); err == nil {
-				if err = parse.Placeholder(opt, n.ClientSecret); err != nil {
-					err = d.Err(err.Error())
-				}
-			}
+		case "client_id", "client_secret", "auth":
+			err = n.ClientAuth.unmarshal(d)
+		case "signed":
+			err = parse.Flag(d, &n.Signed)
 		case "cache":
 			err = parse.Duration(d, &n.Cache)
 		case "negative":
 			err = parse.Duration(d, &n.Negative)
 		default:
-			err = parse.Unknown(d, "introspect option", opt, "client_id", "client_secret", "cache", "negative")
+			err = parse.Unknown(d, "introspect option", opt, append(clientOptions, "signed", "cache", "negative")...)
 		}
 		if err != nil {
 			return err

@@ -25,13 +25,10 @@ import (
 // Login says who the gateway is to an issuer at which people log in (OpenID
 // Connect Core 1.0, authorization code flow with PKCE).
 type Login struct {
-	// The name of the gateway at the issuer. Required.
-	ClientID string `json:"client_id,omitempty"`
-
-	// Its secret, as a placeholder such as `{env.SECRET}` or
-	// `{file./run/secrets/portal}`. Default: none; the gateway is then a public
-	// client, which PKCE alone vouches for.
-	ClientSecret string `json:"client_secret,omitempty"`
+	// The name of the gateway at the issuer, and how it proves it. Without auth,
+	// a secret travels as the issuer takes it; without a secret, the gateway is a
+	// public client, which PKCE alone vouches for.
+	ClientAuth
 
 	// What is asked for; `openid` is always among it. With `offline_access`,
 	// many issuers give a refresh token, by which sessions are renewed.
@@ -48,8 +45,15 @@ func (l *Login) validate(i *Issuer) error {
 	if l.ClientID == "" {
 		return errors.New("login needs client_id")
 	}
-	if err := parse.Placeholder("client_secret", l.ClientSecret); err != nil {
-		return err
+	if l.Auth == "" {
+		if err := parse.Placeholder("client_secret", l.ClientSecret); err != nil {
+			return err
+		}
+	}
+	if l.Auth != "" || l.PrivateKeyJWT != nil || l.MTLS != nil {
+		if err := l.ClientAuth.validate("login"); err != nil {
+			return err
+		}
 	}
 	switch {
 	case i.Dev:
@@ -133,10 +137,18 @@ type sharedSessions struct {
 	renewer  *session.Renewer
 }
 
-// Destruct has nothing to stop: questions end by their deadline.
-func (*sharedSessions) Destruct() error { return nil }
+// Destruct closes what is kept open; questions end by their deadline.
+func (s *sharedSessions) Destruct() error {
+	if s.provider.Client != nil {
+		s.provider.Client.Close()
+	}
+	return nil
+}
 
-type sharedKey struct{ storage, issuer, client, secret string }
+type sharedKey struct {
+	storage, issuer string
+	client          clientKey
+}
 
 var sharedPool = caddy.NewUsagePool()
 
@@ -169,16 +181,10 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 		return fmt.Errorf("session: %w", err)
 	}
 	l := s.issuer.Login
-	repl := caddy.NewReplacer()
-	id, err := repl.ReplaceOrErr(l.ClientID, true, true)
+	client, who, err := l.at(s.issuer.URL)
 	if err != nil {
-		return fmt.Errorf("login client_id: %w", err)
+		return fmt.Errorf("login %w", err)
 	}
-	secret, err := repl.ReplaceOrErr(l.ClientSecret, true, true)
-	if err != nil || l.ClientSecret != "" && strings.TrimRight(secret, "\r\n") == "" {
-		return errors.New("login client_secret: a placeholder is empty or not known")
-	}
-	secret = strings.TrimRight(secret, "\r\n") // a file ends with a line's end
 	s.scopes = l.Scopes
 	if s.scopes == nil {
 		s.scopes = []string{"openid", "profile", "email"}
@@ -191,10 +197,10 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 			return err
 		}
 	}
-	s.key = sharedKey{a.vaultKey, s.issuer.URL, id, secret}
+	s.key = sharedKey{a.vaultKey, s.issuer.URL, who}
 	v, _, err := sharedPool.LoadOrNew(s.key, func() (caddy.Destructor, error) {
 		return &sharedSessions{
-			provider: &session.Provider{ID: id, Secret: secret, Discover: endpoints(s.issuer.URL)},
+			provider: &session.Provider{ID: who.id, Secret: who.secret, Client: client, Discover: endpoints(s.issuer.URL, who)},
 			renewer:  session.NewRenewer(latestKept),
 		}, nil
 	})
@@ -273,13 +279,13 @@ func cookieName(name string) bool {
 }
 
 // endpoints finds a provider by its metadata.
-func endpoints(issuer string) func(context.Context) (*session.Endpoints, error) {
+func endpoints(issuer string, who clientKey) func(context.Context) (*session.Endpoints, error) {
 	return func(ctx context.Context) (*session.Endpoints, error) {
 		m, err := keyset.Discover(ctx, issuer)
 		if err != nil {
 			return nil, err
 		}
-		return &session.Endpoints{Authorize: m.Authorization, Token: m.Token, EndSession: m.EndSession, ISS: m.ISS, Methods: m.AuthMethods}, nil
+		return &session.Endpoints{Authorize: m.Authorization, Token: who.token(&m), EndSession: m.EndSession, ISS: m.ISS, Methods: m.AuthMethods}, nil
 	}
 }
 

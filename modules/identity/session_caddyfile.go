@@ -14,6 +14,7 @@ import (
 //	login {
 //	    client_id     <id>
 //	    client_secret <placeholder>
+//	    auth          basic|post|private_key_jwt|mtls [{ … }]    # see ClientAuth
 //	    scopes        <scope...>
 //	    principal     id_token|access_token
 //	}
@@ -24,20 +25,14 @@ func (l *Login) unmarshal(d *caddyfile.Dispenser) error {
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
 		var err error
 		switch opt := d.Val(); opt {
-		case "client_id":
-			err = parse.Text(d, &l.ClientID)
-		case "client_secret":
-			if err = parse.Text(d, &l.ClientSecret); err == nil {
-				if err = parse.Placeholder(opt, l.ClientSecret); err != nil {
-					err = d.Err(err.Error())
-				}
-			}
+		case "client_id", "client_secret", "auth":
+			err = l.ClientAuth.unmarshal(d)
 		case "scopes":
 			err = words(d, &l.Scopes)
 		case "principal":
 			err = choice(d, &l.Principal, fromID, fromAccess)
 		default:
-			err = parse.Unknown(d, "login option", opt, "client_id", "client_secret", "scopes", "principal")
+			err = parse.Unknown(d, "login option", opt, append(clientOptions, "scopes", "principal")...)
 		}
 		if err != nil {
 			return err

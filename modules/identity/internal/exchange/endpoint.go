@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
 const (
@@ -26,20 +27,13 @@ const (
 
 // Client is who asks, and for what.
 type Client struct {
-	ID, Secret string
-	InBody     bool // the secret goes into the form (RFC 6749, section 2.3.1), not into the header
+	*clientauth.Client
 
 	Audience, Resource, Scope []string
 }
 
-// client never follows: what it sends is for the endpoint alone.
-var client = &http.Client{
-	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
-// Ask puts the question to the token endpoint (RFC 8693, section 2.1).
-func (c *Client) Ask(ctx context.Context, address, token string) (Granted, error) {
+// Exchange puts the question to the token endpoint (RFC 8693, section 2.1).
+func (c *Client) Exchange(ctx context.Context, address, token string) (Granted, error) {
 	form := url.Values{
 		"grant_type":    {grantType},
 		"subject_token": {token}, "subject_token_type": {accessToken},
@@ -54,24 +48,8 @@ func (c *Client) Ask(ctx context.Context, address, token string) (Granted, error
 	if len(c.Scope) > 0 {
 		form.Set("scope", strings.Join(c.Scope, " "))
 	}
-	if c.InBody {
-		form.Set("client_id", c.ID)
-		form.Set("client_secret", c.Secret)
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+	resp, err := c.Ask(ctx, address, "application/json", form)
 	if err != nil {
-		return Granted{}, errors.New("the token endpoint's URL cannot be asked")
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	if !c.InBody {
-		req.SetBasicAuth(url.QueryEscape(c.ID), url.QueryEscape(c.Secret))
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err // its own words hold the whole URL
-		}
 		return Granted{}, fmt.Errorf("token exchange: %w", err)
 	}
 	defer resp.Body.Close()

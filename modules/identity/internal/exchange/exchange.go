@@ -48,6 +48,8 @@ type Granted struct {
 // Exchanger asks one issuer for tokens for one audience. It may be used
 // concurrently.
 type Exchanger struct {
+	Close func() // called when nothing is exchanged any more; may be nil
+
 	ask     func(ctx context.Context, token string) (Granted, error)
 	answers *memory.Memory[Answer] // by the hash of the token
 	places  chan struct{}
@@ -72,8 +74,13 @@ func New(ask func(context.Context, string) (Granted, error), size int) *Exchange
 	return &Exchanger{ask: ask, answers: memory.New[Answer](size), places: make(chan struct{}, maxAsking), flights: map[string]*flight{}}
 }
 
-// Destruct has nothing to stop: an exchange ends by its deadline.
-func (*Exchanger) Destruct() error { return nil }
+// Destruct closes what is kept open; an exchange ends by its deadline.
+func (x *Exchanger) Destruct() error {
+	if x.Close != nil {
+		x.Close()
+	}
+	return nil
+}
 
 // For returns what there is for a token, which ends at ends if that is not
 // zero: remembered, or asked for now, however many requests carry it.

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
 var t0 = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -75,8 +77,8 @@ func TestAsked(t *testing.T) {
 		_, _ = io.WriteString(w, good)
 	}))
 	defer srv.Close()
-	c := Client{ID: "gate way", Secret: "s3cr%t: +", Audience: []string{"orders", "stock"}, Resource: []string{"https://orders.test/"}, Scope: []string{"a", "b"}}
-	if _, err := c.Ask(t.Context(), srv.URL, "tok"); err != nil {
+	c := Client{Client: clientauth.Basic("gate way", "s3cr%t: +"), Audience: []string{"orders", "stock"}, Resource: []string{"https://orders.test/"}, Scope: []string{"a", "b"}}
+	if _, err := c.Exchange(t.Context(), srv.URL, "tok"); err != nil {
 		t.Fatal(err)
 	}
 	if id != "gate+way" || secret != "s3cr%25t%3A+%2B" || form.Has("client_secret") {
@@ -85,11 +87,11 @@ func TestAsked(t *testing.T) {
 	if fmt.Sprint(form["audience"], form["resource"], form["scope"], form["subject_token"], form["grant_type"]) != "[orders stock] [https://orders.test/] [a b] [tok] [urn:ietf:params:oauth:grant-type:token-exchange]" {
 		t.Error(form)
 	}
-	c.InBody = true
-	if _, err := c.Ask(t.Context(), srv.URL, "tok"); err != nil || id != "" || form.Get("client_id") != "gate way" || form.Get("client_secret") != "s3cr%t: +" {
+	c.Client = clientauth.InBody("gate way", "s3cr%t: +")
+	if _, err := c.Exchange(t.Context(), srv.URL, "tok"); err != nil || id != "" || form.Get("client_id") != "gate way" || form.Get("client_secret") != "s3cr%t: +" {
 		t.Errorf("asked as %q, %v: %v", id, form, err)
 	}
-	if _, err := c.Ask(t.Context(), "http://user:hunter2@127.0.0.1:1/t?key=hunter2", "tok"); err == nil || strings.Contains(err.Error(), "hunter") {
+	if _, err := c.Exchange(t.Context(), "http://user:hunter2@127.0.0.1:1/t?key=hunter2", "tok"); err == nil || strings.Contains(err.Error(), "hunter") {
 		t.Error(err)
 	}
 }

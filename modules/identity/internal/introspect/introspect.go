@@ -10,11 +10,11 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
@@ -45,6 +45,9 @@ type Asker struct {
 
 	Good time.Duration // how long a yes is remembered, unless the token expires before
 	Bad  time.Duration // how long a no is
+
+	// Close is called when nothing is asked any more. It may be nil.
+	Close func()
 
 	answers *memory.Memory[Answer]
 	places  chan struct{}
@@ -78,8 +81,13 @@ func New(ask func(context.Context, string) (map[string]any, error), good, bad ti
 	}
 }
 
-// Destruct has nothing to stop: a question ends by its deadline.
-func (*Asker) Destruct() error { return nil }
+// Destruct closes what is kept open; a question ends by its deadline.
+func (a *Asker) Destruct() error {
+	if a.Close != nil {
+		a.Close()
+	}
+	return nil
+}
 
 // About returns what the issuer says of a token: remembered, or asked now,
 // however many requests carry it.
@@ -157,43 +165,52 @@ func (a *Asker) run(f *flight, token string, now time.Time) {
 	close(f.done)
 }
 
-// client never follows: the credentials are for the endpoint alone.
-var client = &http.Client{
-	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
+// Kinds of answers.
+const (
+	plainAnswer  = "application/json"
+	signedAnswer = "application/token-introspection+jwt"
+)
 
-// Endpoint asks a URL, as a client with a secret (RFC 6749, section 2.3.1). It
-// returns nil claims for a token that is not good.
-func Endpoint(address, id, secret string) func(context.Context, string) (map[string]any, error) {
+// Verify proves a signed answer (RFC 9701) and returns what it says.
+type Verify func(ctx context.Context, answer string) (map[string]any, error)
+
+// Endpoint asks a URL. With verify, answers must be signed. It returns nil claims
+// for a token that is not good.
+func Endpoint(address string, client *clientauth.Client, verify Verify) func(context.Context, string) (map[string]any, error) {
+	kind := plainAnswer
+	if verify != nil {
+		kind = signedAnswer
+	}
 	return func(ctx context.Context, token string) (map[string]any, error) {
-		form := url.Values{"token": {token}, "token_type_hint": {"access_token"}}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, strings.NewReader(form.Encode()))
+		resp, err := client.Ask(ctx, address, kind, url.Values{"token": {token}, "token_type_hint": {"access_token"}})
 		if err != nil {
-			return nil, errors.New("the endpoint's URL cannot be asked")
-		}
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.Header.Set("Accept", "application/json")
-		req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
-		resp, err := client.Do(req)
-		if err != nil {
-			if wrapped, ok := errors.AsType[*url.Error](err); ok {
-				err = wrapped.Err
-			}
 			return nil, fmt.Errorf("introspection: %w", err)
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
 			return nil, fmt.Errorf("introspection answered %s", resp.Status)
 		}
-		if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		switch media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); {
+		case err == nil && media == kind:
+		case verify == nil:
 			return nil, errors.New("introspection answered with something else than JSON")
+		case err == nil && media == plainAnswer:
+			return nil, errors.New("introspection answered with plain JSON, and a signed answer was asked for; the issuer may have to be told to sign for this client")
+		default:
+			return nil, errors.New("introspection answered with something else than a signed answer")
 		}
 		data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		if err != nil {
 			return nil, fmt.Errorf("introspection: %w", err)
 		}
-		return read(data)
+		if verify == nil {
+			return read(data)
+		}
+		answer, err := verify(ctx, string(data))
+		if err != nil {
+			return nil, fmt.Errorf("introspection answered with a signed answer that cannot be accepted: %w", err)
+		}
+		return verdict(answer)
 	}
 }
 
@@ -206,10 +223,14 @@ func read(data []byte) (map[string]any, error) {
 	if err != nil {
 		return nil, errors.New("introspection answered with JSON that cannot be read")
 	}
-	claims, ok := v.(map[string]any)
+	claims, _ := v.(map[string]any)
+	return verdict(claims)
+}
+
+func verdict(claims map[string]any) (map[string]any, error) {
 	active, isBool := claims["active"].(bool)
 	switch {
-	case !ok || !isBool:
+	case !isBool:
 		return nil, errors.New("introspection answered without active")
 	case !active:
 		return nil, nil

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
 var start = time.Unix(1_800_000_000, 0)
@@ -74,7 +76,7 @@ func TestEndpoint(t *testing.T) {
 		_, _ = fmt.Fprint(w, `{"active":true}`)
 	}))
 	defer srv.Close()
-	ask := Endpoint(srv.URL, "gate:way", "p w")
+	ask := Endpoint(srv.URL, clientauth.Basic("gate:way", "p w"), nil)
 	for _, c := range []struct {
 		status int
 		kind   string

@@ -6,10 +6,8 @@ package jwt
 import (
 	"encoding/base64"
 	"encoding/json"
-	"maps"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -208,8 +206,7 @@ func CheckAnswer(claims map[string]any, issuer string, x *Expect, now time.Time)
 	if _, there := claims["exp"]; there {
 		return t.check(&x2, now)
 	}
-	t.Claims = maps.Clone(claims)
-	t.Claims["exp"] = json.Number(strconv.FormatInt(now.Add(time.Hour).Unix(), 10))
+	t.Claims = withEnd(claims, now)
 	_, err = t.check(&x2, now)
 	return expires, err
 }

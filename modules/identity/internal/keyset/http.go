@@ -58,6 +58,13 @@ type Metadata struct {
 	EndSession    string   `json:"end_session_endpoint"`
 	AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
 	ISS           bool     `json:"authorization_response_iss_parameter_supported"`
+
+	// Where clients are asked for a certificate (RFC 8705, section 5); what is
+	// not here is the same for all.
+	Aliases struct {
+		Introspection string `json:"introspection_endpoint"`
+		Token         string `json:"token_endpoint"`
+	} `json:"mtls_endpoint_aliases"`
 }
 
 // Discover fetches an issuer's metadata, which must be its own. An issuer that

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
 // Bounds of what a provider is asked.
@@ -57,7 +58,8 @@ func (e *Endpoints) Check() error {
 // Provider is an OpenID provider and who we are to it. It may be used
 // concurrently.
 type Provider struct {
-	ID, Secret string // no secret: a public client
+	ID, Secret string             // no secret: a public client
+	Client     *clientauth.Client // how we prove it; nil: by the secret, as the provider takes it
 	Discover   func(context.Context) (*Endpoints, error)
 
 	mu       sync.Mutex
@@ -118,36 +120,18 @@ func (p *Provider) Renew(ctx context.Context, e *Endpoints, refresh string) (*To
 	return p.ask(ctx, e, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {refresh}})
 }
 
-// client never follows: the credentials are for the endpoint alone.
-var client = &http.Client{
-	Transport:     &http.Transport{Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute},
-	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-}
-
 func (p *Provider) ask(ctx context.Context, e *Endpoints, form url.Values) (*Tokens, error) {
 	ctx, cancel := context.WithTimeout(ctx, Deadline)
 	defer cancel()
-	basic := p.Secret != "" && (len(e.Methods) == 0 || slices.Contains(e.Methods, "client_secret_basic"))
-	if !basic {
-		form.Set("client_id", p.ID)
-		if p.Secret != "" {
-			form.Set("client_secret", p.Secret)
+	client := p.Client
+	if client == nil {
+		client = clientauth.InBody(p.ID, p.Secret)
+		if p.Secret != "" && (len(e.Methods) == 0 || slices.Contains(e.Methods, "client_secret_basic")) {
+			client = clientauth.Basic(p.ID, p.Secret)
 		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Token, strings.NewReader(form.Encode()))
+	resp, err := client.Ask(ctx, e.Token, "application/json", form)
 	if err != nil {
-		return nil, errors.New("the endpoint's URL cannot be asked")
-	}
-	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	req.Header.Set("Accept", "application/json")
-	if basic {
-		req.SetBasicAuth(url.QueryEscape(p.ID), url.QueryEscape(p.Secret)) // RFC 6749, section 2.3.1
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		if wrapped, ok := errors.AsType[*url.Error](err); ok {
-			err = wrapped.Err
-		}
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	defer resp.Body.Close()

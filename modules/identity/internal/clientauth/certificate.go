@@ -1,0 +1,72 @@
+package clientauth
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+// Certificate shows a client certificate on the connection, which only https
+// has. With ca, the endpoint's own certificate must be of that file's
+// authorities; without, of those of the system. When a file changes, what is
+// asked next is asked by a new connection.
+func Certificate(id, certificate, key, ca string, clock Clock) (*Client, error) {
+	w := &watched[*http.Client]{
+		clock: clock, files: []string{certificate, key},
+		drop: (*http.Client).CloseIdleConnections,
+	}
+	if ca != "" {
+		w.files = append(w.files, ca)
+	}
+	w.build = func(contents [][]byte) (*http.Client, error) {
+		pair, err := tls.X509KeyPair(contents[0], contents[1])
+		if err != nil { // its own words tell what kind of PEM stands there, never what is in it
+			return nil, fmt.Errorf("%s and %s are no certificate and its key: %w", certificate, key, err)
+		}
+		t := transport()
+		t.TLSClientConfig = &tls.Config{
+			MinVersion: tls.VersionTLS12,
+			// Whatever authorities the endpoint names: with none that fits, no
+			// certificate would be sent, and the refusal would say nothing.
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil },
+		}
+		if ca != "" {
+			if t.TLSClientConfig.RootCAs, err = authorities(contents[2]); err != nil {
+				return nil, fmt.Errorf("%s: %w", ca, err)
+			}
+		}
+		return &http.Client{Transport: t, CheckRedirect: never}, nil
+	}
+	if err := w.open(); err != nil {
+		return nil, err
+	}
+	return &Client{ID: id, private: w, prove: func(form url.Values, _ http.Header) error {
+		form.Set("client_id", id)
+		return nil
+	}}, nil
+}
+
+func authorities(data []byte) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	for {
+		var block *pem.Block
+		if block, data = pem.Decode(data); block == nil {
+			break
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if block.Type != "CERTIFICATE" || err != nil {
+			return nil, errors.New("there is something else than certificates")
+		}
+		pool.AddCert(c)
+		n++
+	}
+	if n == 0 || len(strings.TrimSpace(string(data))) > 0 {
+		return nil, errors.New("there is no certificate, or something behind the last one")
+	}
+	return pool, nil
+}
