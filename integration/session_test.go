@@ -342,7 +342,7 @@ func TestSessionIsOfOne(t *testing.T) {
 		t.Fatalf("%d %s by %v", a.status, a.body, s.path)
 	}
 	cookie := s.jarred().Get("Cookie")
-	value := strings.TrimPrefix(cookie, "first=")
+	value := strings.TrimPrefix(cookie, "gatehouse_first=")
 	is := func(what, path, cookie, reason string) {
 		t.Helper()
 		a := gw.get(t, path, http.Header{"Cookie": {cookie}})
@@ -353,16 +353,16 @@ func TestSessionIsOfOne(t *testing.T) {
 	is("its own", "/one/x", cookie, "")
 	is("an API that names the same cookie", "/two/x", cookie, "")
 	is("another name", "/three/x", cookie, "identity.missing")
-	is("renamed", "/three/x", "second="+value, "identity.bad_session")
-	is("changed", "/one/x", "first="+value[:len(value)-3]+"AAA", "identity.bad_session")
+	is("renamed", "/three/x", "gatehouse_second="+value, "identity.bad_session")
+	is("changed", "/one/x", "gatehouse_first="+value[:len(value)-3]+"AAA", "identity.bad_session")
 	is("two of them", "/one/x", cookie+"; "+cookie, "identity.bad_session")
-	is("a guess", "/one/x", "first=1.guess", "identity.bad_session")
+	is("a guess", "/one/x", "gatehouse_first=1.guess", "identity.bad_session")
 	is("half of one", "/one/x", strings.Replace(cookie, "=1.", "=2.", 1), "identity.bad_session")
 
 	// A session that a stranger brings does not become that of who logs in.
 	victim := gw.surfer(t)
 	u, _ := url.Parse("http://localhost/")
-	victim.Jar.SetCookies(u, []*http.Cookie{{Name: "first", Value: value, Path: "/"}})
+	victim.Jar.SetCookies(u, []*http.Cookie{{Name: "gatehouse_first", Value: value, Path: "/"}})
 	if a := victim.login(t, p, "/.gatehouse/login?return=/one/x", ann); a.body != "id1" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
@@ -500,7 +500,7 @@ func TestSessionOverTLS(t *testing.T) {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	for options, want := range map[string]string{
-		"cookie_domain example.com\ncookie_name sso": "__Secure-sso_login_",
+		"cookie_domain example.com\ncookie_name sso": "__Secure-gatehouse_sso_login_",
 		"origin https://portal.example.com":          "__Host-gatehouse_portal_login_",
 	} {
 		if err := gw.load(loginGlobals(p, ""), fmt.Sprintf(site, options+"\nsame_site strict")); err != nil {

@@ -27,6 +27,8 @@ type Exchange struct {
 	Release   Release    // which release answers, as far as canaries have chosen
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
+	Cookies []string // those of sessions, which the upstream never sees, as name=value
+
 	Ways     []Challenge // how callers may prove who they are, as far as identity has said
 	Scheme   string      // which of them the credential was sent by; empty: another, or none
 	Metadata string      // where clients find out about the issuers; empty: nowhere
@@ -82,6 +84,7 @@ func Of(r *http.Request) *Exchange {
 		}
 	}
 	stripAsserted(r)
+	ex.Cookies = takeCookies(r.Header)
 	if vars != nil {
 		vars[varKey] = ex
 	}

@@ -54,7 +54,6 @@ type App struct {
 
 	vault    *vault // of sessions; nil without any
 	vaultKey string
-	sessions bool // whether a handler has any
 	stop     func()
 
 	signing   *signer.Signer // nil while nothing is to be signed

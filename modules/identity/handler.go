@@ -18,24 +18,19 @@ import (
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Identity, h.Mode)
 	if mode == gate.Off {
-		ex = gate.Of(r) // which takes off what only the gateway may say
+		gate.Of(r) // which takes off what is for the gateway alone
 		h.hide(r.Header)
-		if h.Session != nil {
-			h.Session.visit(r, ex.API) // which takes its cookies
-		}
-		h.dropSessions(r.Header)
 		return next.ServeHTTP(w, r)
 	}
 	began := gate.Now()
 
 	var v *visit
 	if h.Session != nil {
-		v = h.Session.visit(r, ex.API)
+		v = h.Session.visit(r, ex)
 		if done, err := h.servePage(w, r, ex, v, began); done {
 			return err
 		}
 	}
-	h.dropSessions(r.Header)
 	who, issuer, denial := h.identify(r, began)
 	if v != nil && denial != nil && denial.Reason == gate.IdentityMissing {
 		if by, why, there := h.bySession(w, r, v, began); there {

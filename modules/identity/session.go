@@ -94,10 +94,9 @@ type Session struct {
 	// How long a session lasts at most, up to 30 days. Default: 12h.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// The name of the cookie; over TLS `__Host-` stands before it, or
-	// `__Secure-` with a domain. APIs of one site that name the same cookie and
-	// issuer share sessions. Default: `gatehouse`, or `gatehouse_` and the name
-	// of the API.
+	// What the cookie is called after `gatehouse_`; over TLS `__Host-` stands
+	// before that, or `__Secure-` with a domain. APIs of one site that name the
+	// same cookie and issuer share sessions. Default: the name of the API.
 	CookieName string `json:"cookie_name,omitempty"`
 
 	// The domain whose hosts all get the cookie. Default: this host alone.
@@ -208,7 +207,6 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 		return err
 	}
 	s.shared = v.(*sharedSessions)
-	a.sessions = true
 	s.issuer.longest = max(s.issuer.longest, time.Duration(s.Lifetime))
 	return nil
 }
@@ -304,15 +302,15 @@ func (s *Session) namesFor(api string, secure bool) *names {
 	}
 	name := s.CookieName
 	if name == "" {
-		name = session.Usual
-		if api != "" {
-			name += "_" + strings.Map(func(c rune) rune {
-				if cookieName(string(c)) {
-					return c
-				}
-				return '-'
-			}, api)
-		}
+		name = strings.Map(func(c rune) rune {
+			if cookieName(string(c)) {
+				return c
+			}
+			return '-'
+		}, api)
+	}
+	if name = gate.SessionCookie + "_" + name; name == gate.SessionCookie+"_" {
+		name = gate.SessionCookie
 	}
 	if secure {
 		prefix := "__Host-"

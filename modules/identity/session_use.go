@@ -26,23 +26,15 @@ type visit struct {
 	origin  string // of the site, as the browser sees it
 }
 
-// visit reads the cookies and takes them from the request: they are for nobody
-// behind the gateway.
-func (s *Session) visit(r *http.Request, api string) *visit {
+// visit reads the cookies, which were taken from the request when the Exchange
+// opened.
+func (s *Session) visit(r *http.Request, ex *gate.Exchange) *visit {
 	origin := s.Origin
 	if origin == "" {
 		origin = originAsAsked(r)
 	}
-	n := s.namesFor(api, strings.HasPrefix(origin, "https://"))
-	return &visit{s, n, session.Take(r.Header, n.cookie), origin}
-}
-
-// dropSessions keeps the sessions of other APIs from this one's upstream, which
-// could use them.
-func (h *Handler) dropSessions(header http.Header) {
-	if h.app != nil && h.app.sessions {
-		session.Drop(header)
-	}
+	n := s.namesFor(ex.API, strings.HasPrefix(origin, "https://"))
+	return &visit{s, n, session.Take(ex.Cookies, n.cookie), origin}
 }
 
 // bySession finds the principal of a session. There is none where the browser

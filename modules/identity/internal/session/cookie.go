@@ -1,7 +1,6 @@
 package session
 
 import (
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -43,61 +42,30 @@ func chunkName(name string, i int) string {
 	return name + "." + strconv.Itoa(i)
 }
 
-// Take reads the cookies of a name and takes them out of the header: they are
-// for the gateway alone. Others stay as they are.
-func Take(h http.Header, name string) (c Cookies) {
-	lines := h["Cookie"]
-	if len(lines) == 0 {
-		return c
-	}
+// Take finds the cookies of a name among parts, each of which is name=value.
+func Take(parts []string, name string) (c Cookies) {
 	var pieces [MaxChunks]string
 	var twice, stray bool
-	var kept []string
-	ours := false
-	for _, line := range lines {
-		if !strings.Contains(line, name) {
-			kept = append(kept, line)
-			continue
-		}
-		var rest []string
-		for part := range strings.SplitSeq(line, ";") {
-			part = strings.Trim(part, " \t")
-			n, v, _ := strings.Cut(part, "=")
-			tail, is := strings.CutPrefix(n, name)
-			switch {
-			case is && strings.HasPrefix(tail, loginMark):
-				if len(c.Logins) < maxLogins {
-					c.Logins = append(c.Logins, Cookie{n, v})
-				}
-			case is && (tail == "" || tail[0] == '.'):
-				i := 0
-				if tail != "" {
-					var err error
-					if i, err = strconv.Atoi(tail[1:]); err != nil || i < 1 || i >= MaxChunks || tail != "."+strconv.Itoa(i) {
-						stray = true
-						break
-					}
-				}
-				twice = twice || pieces[i] != ""
-				pieces[i] = v
-				c.Chunks = max(c.Chunks, i+1)
-			default:
-				if part != "" {
-					rest = append(rest, part)
-				}
-				continue
+	for _, part := range parts {
+		n, v, _ := strings.Cut(part, "=")
+		tail, is := strings.CutPrefix(n, name)
+		switch {
+		case is && strings.HasPrefix(tail, loginMark):
+			if len(c.Logins) < maxLogins {
+				c.Logins = append(c.Logins, Cookie{n, v})
 			}
-			ours = true
-		}
-		if len(rest) > 0 {
-			kept = append(kept, strings.Join(rest, "; "))
-		}
-	}
-	if ours {
-		if len(kept) > 0 {
-			h["Cookie"] = kept
-		} else {
-			delete(h, "Cookie")
+		case is && (tail == "" || tail[0] == '.'):
+			i := 0
+			if tail != "" {
+				var err error
+				if i, err = strconv.Atoi(tail[1:]); err != nil || i < 1 || i >= MaxChunks || tail != "."+strconv.Itoa(i) {
+					stray = true
+					continue
+				}
+			}
+			twice = twice || pieces[i] != ""
+			pieces[i] = v
+			c.Chunks = max(c.Chunks, i+1)
 		}
 	}
 	c.Value, c.Broken = join(&pieces)
@@ -105,39 +73,6 @@ func Take(h http.Header, name string) (c Cookies) {
 		c.Value, c.Broken = "", true
 	}
 	return c
-}
-
-// Usual is what cookies are called unless somebody names them.
-const Usual = "gatehouse"
-
-// Drop takes cookies of usual names out of the header: those of other APIs'
-// sessions, which a browser sends to all APIs of the host.
-func Drop(h http.Header) {
-	lines := h["Cookie"]
-	if !slices.ContainsFunc(lines, func(line string) bool { return strings.Contains(line, Usual) }) {
-		return
-	}
-	var kept []string
-	for _, line := range lines {
-		var rest []string
-		for part := range strings.SplitSeq(line, ";") {
-			if part = strings.Trim(part, " \t"); part != "" && !usual(part) {
-				rest = append(rest, part)
-			}
-		}
-		if len(rest) > 0 {
-			kept = append(kept, strings.Join(rest, "; "))
-		}
-	}
-	if delete(h, "Cookie"); len(kept) > 0 {
-		h["Cookie"] = kept
-	}
-}
-
-func usual(cookie string) bool {
-	name, _, _ := strings.Cut(cookie, "=")
-	tail, is := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(name, "__Host-"), "__Secure-"), Usual)
-	return is && (tail == "" || tail[0] == '_' || tail[0] == '.')
 }
 
 // join puts pieces together. The first begins with how many there are, so that

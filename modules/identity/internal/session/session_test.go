@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -105,29 +104,28 @@ func TestRotation(t *testing.T) {
 
 func TestCookies(t *testing.T) {
 	for _, c := range []struct {
-		name, header, value, rest string
-		broken                    bool
-		logins                    int
+		name, header, value string
+		broken              bool
+		logins              int
 	}{
-		{"none", "a=1; b=2", "", "a=1; b=2", false, 0},
-		{"one", "a=1; gh=1.abc; b=2", "abc", "a=1; b=2", false, 0},
-		{"alone", "gh=1.abc", "abc", "", false, 0},
-		{"pieces in any order", "gh.1=def; a=1; gh=2.abc", "abcdef", "a=1", false, 0},
-		{"a piece left over", "gh=1.abc; gh.1=def", "abc", "", false, 0},
-		{"a piece is missing", "gh=3.abc; gh.1=def", "", "", true, 0},
-		{"the first is missing", "gh.1=def", "", "", true, 0},
-		{"no count", "gh=abc", "", "", true, 0},
-		{"too high a count", "gh=9.abc", "", "", true, 0},
-		{"two of the name", "gh=1.abc; gh=1.def", "", "", true, 0},
-		{"a name that begins so", "ghost=1; gh=1.abc", "abc", "ghost=1", false, 0},
-		{"logins", "gh_login_abc=x; gh=1.abc; gh_login_def=y", "abc", "", false, 2},
-		{"somebody else's beside", "gh-other=1; gh=1.abc", "abc", "gh-other=1", false, 0},
+		{"none", "a=1; b=2", "", false, 0},
+		{"one", "a=1; gh=1.abc; b=2", "abc", false, 0},
+		{"alone", "gh=1.abc", "abc", false, 0},
+		{"pieces in any order", "gh.1=def; a=1; gh=2.abc", "abcdef", false, 0},
+		{"a piece left over", "gh=1.abc; gh.1=def", "abc", false, 0},
+		{"a piece is missing", "gh=3.abc; gh.1=def", "", true, 0},
+		{"the first is missing", "gh.1=def", "", true, 0},
+		{"no count", "gh=abc", "", true, 0},
+		{"too high a count", "gh=9.abc", "", true, 0},
+		{"two of the name", "gh=1.abc; gh=1.def", "", true, 0},
+		{"a name that begins so", "ghost=1; gh=1.abc", "abc", false, 0},
+		{"logins", "gh_login_abc=x; gh=1.abc; gh_login_def=y", "abc", false, 2},
+		{"somebody else's beside", "gh-other=1; gh=1.abc", "abc", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := http.Header{"Cookie": {c.header}}
-			got := Take(h, "gh")
-			if got.Value != c.value || got.Broken != c.broken || len(got.Logins) != c.logins || h.Get("Cookie") != c.rest {
-				t.Errorf("%+v, left %q", got, h.Get("Cookie"))
+			got := Take(strings.Split(c.header, "; "), "gh")
+			if got.Value != c.value || got.Broken != c.broken || len(got.Logins) != c.logins {
+				t.Errorf("%+v", got)
 			}
 		})
 	}
@@ -149,7 +147,7 @@ func TestSplit(t *testing.T) {
 			}
 			line = append(line, p.Name+"="+p.Value)
 		}
-		got := Take(http.Header{"Cookie": {strings.Join(line, "; ")}}, "__Host-gatehouse_portal")
+		got := Take(line, "__Host-gatehouse_portal")
 		if ok && (got.Value != text || got.Broken || got.Chunks != len(pieces)) {
 			t.Errorf("%d: %d bytes come back in %d pieces", n, len(got.Value), got.Chunks)
 		}
@@ -205,15 +203,14 @@ func FuzzPlace(f *testing.F) {
 	})
 }
 
-// FuzzCookies: whatever a browser sends, none of ours is left for the upstream,
-// others stay, and nothing but what was sealed can be opened.
+// FuzzCookies: whatever a browser sends, nothing but what was sealed can be
+// opened.
 func FuzzCookies(f *testing.F) {
 	f.Add("a=1; gh=1.abc; gh.1=x; gh_login_abc=1; ghost=2")
 	f.Add("gh=3.a; gh.1=b; gh.2=c;;gh.02=3; gh=; gh.=")
 	r := ring(f, t0)
 	f.Fuzz(func(t *testing.T, line string) {
-		h := http.Header{"Cookie": {line}}
-		c := Take(h, "gh")
+		c := Take(strings.Split(line, "; "), "gh")
 		if c.Value != "" {
 			if data, err := r.Open("session", "", c.Value); err == nil {
 				t.Fatalf("%q was opened", data)
@@ -221,15 +218,6 @@ func FuzzCookies(f *testing.F) {
 		}
 		if len(c.Value) > len(line) || c.Chunks > MaxChunks || len(c.Logins) > maxLogins {
 			t.Fatalf("%+v", c)
-		}
-		for part := range strings.SplitSeq(h.Get("Cookie"), ";") {
-			name, _, _ := strings.Cut(strings.Trim(part, " \t"), "=")
-			if name == "gh" || strings.HasPrefix(name, "gh.") || strings.HasPrefix(name, "gh"+loginMark) {
-				t.Fatalf("%q is left for the upstream", name)
-			}
-		}
-		if again := Take(h, "gh"); again.Value != "" || again.Broken || again.Chunks != 0 {
-			t.Fatalf("something is left: %+v", again)
 		}
 	})
 }
@@ -337,7 +325,7 @@ func TestSessionInCookies(t *testing.T) {
 	if err != nil || len(pieces) != 2 {
 		t.Fatalf("%d pieces, %v", len(pieces), err)
 	}
-	got := Take(http.Header{"Cookie": {pieces[1].Name + "=" + pieces[1].Value + "; gh=" + pieces[0].Value}}, "gh")
+	got := Take([]string{pieces[1].Name + "=" + pieces[1].Value, "gh=" + pieces[0].Value}, "gh")
 	back, err := Open(r, "portal", got.Value)
 	if err != nil || *back != *s {
 		t.Errorf("%+v %v", back, err)
