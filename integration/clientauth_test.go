@@ -298,6 +298,7 @@ type signingIssuer struct {
 	key    *ecdsa.PrivateKey
 	kid    string
 	plain  bool
+	status int // of every answer, if it is not zero
 	change func(header, claims map[string]any)
 	last   string // answer
 }
@@ -322,6 +323,14 @@ func newSigningIssuer(t *testing.T) *signingIssuer {
 }
 
 func (s *signingIssuer) answer(t *testing.T, w http.ResponseWriter, r *http.Request) {
+	if odd := strings.HasPrefix(r.PostFormValue("token"), "odd"); odd || s.status != 0 {
+		status := s.status
+		if odd {
+			status = http.StatusBadRequest
+		}
+		w.WriteHeader(status)
+		return
+	}
 	about := map[string]any{"active": strings.HasPrefix(r.PostFormValue("token"), "good"), "sub": "ann", "aud": "orders-api", "scope": "orders:read"}
 	if s.plain || r.Header.Get("Accept") != "application/token-introspection+jwt" {
 		w.Header().Set("Content-Type", "application/json")
@@ -357,7 +366,7 @@ func (s *signingIssuer) set(change func()) {
 }
 
 // TestSignedIntrospection: what an issuer says of a token is taken only with its
-// signature, for this gateway; all else is an issuer that is away.
+// signature, for this gateway; all else is no answer.
 func TestSignedIntrospection(t *testing.T) {
 	s := newSigningIssuer(t)
 	b := newBackend(t, nil)
@@ -412,14 +421,43 @@ func TestSignedIntrospection(t *testing.T) {
 		}
 		eventually(t, c.name+" to be in the log", func() bool { return strings.Contains(gw.log(t), c.log) })
 	}
+	// A caller chooses its token, and might know one that the issuer answers oddly
+	// to: on_error is for an issuer that is away for everybody.
+	open := "api demo {\nidentity main {\non_error open\n}\nreverse_proxy " + b.addr() + "\n}"
 	before := b.count()
-	if err := gw.load(globals("on_error open"), "api demo {\nidentity main {\non_error open\n}\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+	if err := gw.load(globals("on_error open"), open); err != nil {
 		t.Fatal(err)
 	}
-	if a := gw.get(t, "/", bearer("good-without-a-signature")); a.status != 200 || b.count() != before+1 {
-		t.Errorf("on_error open: %d %s", a.status, a.body)
+	if a := gw.get(t, "/", bearer("good-without-a-signature")); a.status != 503 || b.count() != before {
+		t.Errorf("an odd answer, with on_error open: %d %s", a.status, a.body)
+	}
+	s.set(func() { s.status = 500 })
+	if a := gw.get(t, "/", bearer("good-and-down")); a.status != 200 || b.count() != before+1 {
+		t.Errorf("away, with on_error open: %d %s", a.status, a.body)
 	}
 	if r, _ := b.got(); r.Header.Get("X-Gatehouse-Subject") != "" {
 		t.Errorf("the backend is told %v", r.Header)
+	}
+}
+
+// TestOddTokens: tokens that an issuer makes nothing of keep nobody from theirs,
+// and get nobody in.
+func TestOddTokens(t *testing.T) {
+	s := newSigningIssuer(t)
+	s.set(func() { s.plain = true })
+	b := newBackend(t, nil)
+	t.Setenv("INTROSPECTION_SECRET", "s3cr%t: +")
+	gw := start(t, fmt.Sprintf("identity {\nissuer main %s {\naudience orders-api\non_error open\nintrospect {\nclient_id gateway\nclient_secret {env.INTROSPECTION_SECRET}\n}\n}\n}", s.URL),
+		"api demo {\nidentity main\nreverse_proxy "+b.addr()+"\n}")
+	for i := range 20 {
+		if a := gw.get(t, "/", bearer(fmt.Sprint("odd", i))); a.reason() != "identity.unavailable" {
+			t.Errorf("an odd token: %d %s", a.status, a.body)
+		}
+		if a := gw.get(t, "/", bearer(fmt.Sprint("good", i))); a.status != 200 {
+			t.Errorf("another after it: %d %s", a.status, a.body)
+		}
+	}
+	if n := b.count(); n != 20 {
+		t.Errorf("%d requests reached the backend", n)
 	}
 }

@@ -221,7 +221,7 @@ func (e *TokenExchange) swap(r *http.Request, who *proven, token string, now tim
 
 // onError is about issuers that cannot be asked: a refusal is a refusal.
 func (e *TokenExchange) onError(d *gate.Denial) gate.OnError {
-	if d.Reason == gate.IdentityExchangeUnavailable {
+	if d.Reason == gate.IdentityExchangeUnavailable && !theirs(d.Err) {
 		return e.OnError
 	}
 	return gate.Closed

@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 )
 
@@ -43,7 +44,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && noSession(denial.Reason) && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
-	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && issuer != nil && !errors.Is(denial.Err, errProof) && h.onError(issuer) == gate.Open
+	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && issuer != nil && !theirs(denial.Err) && h.onError(issuer) == gate.Open
 	rule := h.accept(ex, r, who, issuer)
 	if rule == "" && denial != nil {
 		rule = ruleOf(denial)
@@ -69,6 +70,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return err
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// theirs reports what on_error does not decide about, because the caller can bring
+// it about alone: a proof of which nobody can tell, a token that its issuer
+// answers oddly to.
+func theirs(err error) bool {
+	_, odd := errors.AsType[*ask.Odd](err)
+	return errors.Is(err, errProof) || odd && !errors.Is(err, ask.ErrAway)
 }
 
 // accept says who asks, to the stages, to Caddy's modules and to the upstream,

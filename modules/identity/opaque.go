@@ -15,6 +15,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/introspect"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
@@ -132,7 +133,7 @@ func signedBy(source *keyset.Source, issuer, client string, x jwt.Expect) intros
 	return func(ctx context.Context, answer string) (map[string]any, error) {
 		t, err := jwt.Parse(answer)
 		if err != nil {
-			return nil, err
+			return nil, &ask.Odd{Err: err}
 		}
 		keys, err := source.Keys(ctx)
 		if err != nil {
@@ -144,7 +145,10 @@ func signedBy(source *keyset.Source, issuer, client string, x jwt.Expect) intros
 				about, err = t.VerifyAnswer(newer, issuer, client, &x, gate.Now())
 			}
 		}
-		return about, err
+		if err != nil {
+			return nil, &ask.Odd{Err: err}
+		}
+		return about, nil
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/dpop"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/session"
@@ -179,7 +180,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 		err = v.write(w, v.names, ring, sess, v.cookies.Chunks, now)
 	}
 	if err != nil {
-		if errors.Is(err, session.ErrAway) {
+		if errors.Is(err, ask.ErrAway) {
 			logins("away")
 			return away(err)
 		}
@@ -290,7 +291,7 @@ func (h *Handler) backchannel(w http.ResponseWriter, r *http.Request, v *visit, 
 	x.Types = []string{"", "jwt", "logout+jwt", "application/logout+jwt"}
 	t, err := v.issuer.signed(r.Context(), r.PostForm["logout_token"][0], x, now)
 	if err != nil {
-		if errors.Is(err, session.ErrAway) {
+		if errors.Is(err, ask.ErrAway) {
 			return away(err)
 		}
 		return bad(err)
@@ -332,7 +333,7 @@ func idTokens(client string, i *Issuer) *jwt.Expect {
 	return &jwt.Expect{Audience: []string{client}, Algorithms: i.Algorithms, Types: []string{"", "jwt"}, Leeway: i.expect.Leeway}
 }
 
-// signed verifies a token of the issuer. An error that is session.ErrAway says
+// signed verifies a token of the issuer. An error that is ask.ErrAway says
 // nothing about the token.
 func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time.Time) (*jwt.Token, error) {
 	t, err := jwt.Parse(raw)
@@ -344,7 +345,7 @@ func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time
 	}
 	keys, err := i.source.Keys(ctx)
 	if err != nil {
-		return nil, errors.Join(session.ErrAway, err)
+		return nil, errors.Join(ask.ErrAway, err)
 	}
 	_, err = t.Verify(keys, x, now)
 	if isKind(err, jwt.UnknownKey) {

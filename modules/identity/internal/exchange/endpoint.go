@@ -9,11 +9,11 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
@@ -54,7 +54,10 @@ func (c *Client) Exchange(ctx context.Context, address, token string) (Granted, 
 	}
 	defer resp.Body.Close()
 	if media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || media != "application/json" {
-		return Granted{}, fmt.Errorf("token exchange was answered %s with something else than JSON", resp.Status)
+		if resp.StatusCode != http.StatusOK {
+			return Granted{}, ask.Status("token exchange", resp.StatusCode, "")
+		}
+		return Granted{}, odd("something else than JSON")
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
@@ -63,56 +66,48 @@ func (c *Client) Exchange(ctx context.Context, address, token string) (Granted, 
 	return read(resp.StatusCode, data)
 }
 
-// ours are errors that say nothing of the caller's token: a refusal of one
-// would be a refusal of all.
-var ours = []string{"invalid_client", "unauthorized_client", "unsupported_grant_type", "server_error", "temporarily_unavailable"}
+func odd(what string) error {
+	return &ask.Odd{Err: errors.New("token exchange was answered with " + what)}
+}
 
 // read reads an answer (RFC 8693, section 2.2). What is neither clearly a token
 // that can be sent as a bearer's nor clearly a refusal is an error.
 func read(status int, data []byte) (g Granted, _ error) {
 	if len(data) > maxAnswer {
-		return g, errors.New("token exchange was answered with more than 64 KiB")
+		return g, odd("more than 64 KiB")
 	}
 	v, err := strictjson.Decode(data, strictjson.Limits{Depth: 16, Values: 2048})
 	answer, ok := v.(map[string]any)
 	if err != nil || !ok {
-		return g, errors.New("token exchange was answered with JSON that cannot be read")
+		return g, odd("JSON that cannot be read")
 	}
 	text := func(name string) string { s, _ := answer[name].(string); return s }
 	switch refused := text("error"); {
 	case status == http.StatusOK:
-	case (status == http.StatusBadRequest || status == http.StatusForbidden) && isWord(refused) && !slices.Contains(ours, refused):
+	case (status == http.StatusBadRequest || status == http.StatusForbidden) && ask.IsCode(refused) && !ask.Ours(refused):
 		return Granted{Refused: refused}, nil
-	case isWord(refused):
-		return g, fmt.Errorf("token exchange was answered %d %s", status, refused)
 	default:
-		return g, fmt.Errorf("token exchange was answered %d", status)
+		return g, ask.Status("token exchange", status, refused)
 	}
 	token, issued := text("access_token"), text("issued_token_type")
 	switch {
 	case !sendable(token):
-		return g, errors.New("token exchange was answered without a token that can be sent")
+		return g, odd("no token that can be sent")
 	case issued != accessToken && issued != signedToken:
-		return g, errors.New("token exchange was answered with a token of another type than was asked for")
+		return g, odd("a token of another type than was asked for")
 	case !strings.EqualFold(text("token_type"), "bearer"):
-		return g, errors.New("token exchange was answered with a token that is no bearer token")
+		return g, odd("a token that is no bearer token")
 	}
 	g.Token = token
 	if v, there := answer["expires_in"]; there {
 		n, _ := v.(json.Number)
 		seconds, err := n.Int64()
 		if err != nil || seconds < 1 {
-			return Granted{}, errors.New("token exchange was answered with an expires_in that cannot be")
+			return Granted{}, odd("an expires_in that cannot be")
 		}
 		g.Life = min(time.Duration(min(seconds, 1<<31))*time.Second, 2*longest)
 	}
 	return g, nil
-}
-
-// isWord accepts error codes as they are registered: nothing else of an answer
-// gets into logs.
-func isWord(s string) bool {
-	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz_") == ""
 }
 
 // sendable accepts what may stand behind Bearer (RFC 6750, section 2.1).

@@ -5,37 +5,25 @@ package exchange
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"sync"
 	"time"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
-// Bounds of what is asked.
+// How long answers are kept.
 const (
-	Deadline    = 5 * time.Second // of one exchange
-	patience    = 3 * time.Second // of a request that waits for it
-	maxAsking   = 64              // exchanges on their way
-	refusedFor  = 10 * time.Second
-	unsaid      = time.Minute // how long a token is kept that does not say how long it is good
-	longest     = time.Hour   // for which any is kept
-	maxMargin   = 30 * time.Second
-	firstPause  = time.Second // after a failure; doubles with each that follows
-	longestStop = 30 * time.Second
+	refusedFor = 10 * time.Second
+	unsaid     = time.Minute // a token that does not say how long it is good
+	longest    = time.Hour   // any
+	maxMargin  = 30 * time.Second
 )
-
-// ErrAway means that the issuer could not be asked.
-var ErrAway = errors.New("the issuer cannot be asked for a token")
 
 // Answer is what the issuer gave for a token: another, or a refusal.
 type Answer struct {
 	Token   string
 	Refused string    // the issuer's word, e.g. invalid_target; empty: granted
 	Until   time.Time // when it has to be asked again
-
-	away error // why there is none
 }
 
 // Granted is an answer as it came.
@@ -50,28 +38,14 @@ type Granted struct {
 type Exchanger struct {
 	Close func() // called when nothing is exchanged any more; may be nil
 
-	ask     func(ctx context.Context, token string) (Granted, error)
-	answers *memory.Memory[Answer] // by the hash of the token
-	places  chan struct{}
-
-	mu       sync.Mutex
-	flights  map[string]*flight
-	failures int       // in a row
-	failed   string    // the token that failed last
-	closed   time.Time // nothing is asked before
-	last     error
-}
-
-// flight is an exchange that several requests wait for.
-type flight struct {
-	done   chan struct{}
-	answer Answer
-	err    error
+	question func(ctx context.Context, token string) (Granted, error)
+	asker    *ask.Asker[Answer]
+	answers  *memory.Memory[Answer] // by the hash of the token
 }
 
 // New makes an Exchanger that remembers at least size answers.
-func New(ask func(context.Context, string) (Granted, error), size int) *Exchanger {
-	return &Exchanger{ask: ask, answers: memory.New[Answer](size), places: make(chan struct{}, maxAsking), flights: map[string]*flight{}}
+func New(question func(context.Context, string) (Granted, error), size int) *Exchanger {
+	return &Exchanger{question: question, asker: ask.New[Answer](), answers: memory.New[Answer](size)}
 }
 
 // Destruct closes what is kept open; an exchange ends by its deadline.
@@ -87,79 +61,22 @@ func (x *Exchanger) Destruct() error {
 func (x *Exchanger) For(ctx context.Context, token string, ends, now time.Time) (Answer, error) {
 	sum := sha256.Sum256([]byte(token))
 	key := string(sum[:])
-	if known, ok := x.answers.Get(key); ok && now.Before(known.Until) {
-		return known, known.away
+	known := func() (Answer, bool) {
+		answer, ok := x.answers.Get(key)
+		return answer, ok && now.Before(answer.Until)
 	}
-	f, err := x.fly(key, token, ends, now) //nolint:contextcheck // others wait for the same answer
-	if err != nil {
-		return Answer{}, err
+	if answer, ok := known(); ok {
+		return answer, nil
 	}
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	select {
-	case <-f.done:
-		return f.answer, f.err
-	case <-limit.C:
-		return Answer{}, ErrAway
-	case <-ctx.Done():
-		return Answer{}, ctx.Err()
-	}
-}
-
-// fly joins the exchange of a token, or begins it.
-func (x *Exchanger) fly(key, token string, ends, now time.Time) (*flight, error) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if f := x.flights[key]; f != nil {
-		return f, nil
-	}
-	f := &flight{done: make(chan struct{})}
-	if known, ok := x.answers.Get(key); ok && now.Before(known.Until) { // it came while we looked
-		f.answer, f.err = known, known.away
-		close(f.done)
-		return f, nil
-	}
-	if now.Before(x.closed) {
-		return nil, fmt.Errorf("%w: %w", ErrAway, x.last)
-	}
-	select {
-	case x.places <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("%w: %d exchanges are on their way", ErrAway, maxAsking)
-	}
-	x.flights[key] = f
-	go x.run(f, key, token, ends, now)
-	return f, nil
-}
-
-func (x *Exchanger) run(f *flight, key, token string, ends, now time.Time) {
-	// Not a request's context: others wait for the same answer.
-	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
-	defer cancel()
-	granted, err := x.ask(ctx, token)
-
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	delete(x.flights, key)
-	<-x.places
-	defer close(f.done)
-	if err != nil {
-		f.err = fmt.Errorf("%w: %w", ErrAway, err)
-		pause := min(firstPause<<min(x.failures, 5), longestStop)
-		x.failures++
-		if x.failed == "" || x.failed == key {
-			// It may be this token that the issuer cannot read: who has such a one
-			// must not keep all others from theirs.
-			x.failed = key
-			x.answers.Put(key, Answer{Until: now.Add(pause), away: f.err})
-			return
+	return x.asker.Do(ctx, token, now, known, func(ctx context.Context) (Answer, error) {
+		granted, err := x.question(ctx, token)
+		if err != nil {
+			return Answer{}, err
 		}
-		x.failed, x.closed, x.last = key, now.Add(pause), err
-		return
-	}
-	x.failures, x.failed, x.closed = 0, "", time.Time{}
-	f.answer = Answer{Token: granted.Token, Refused: granted.Refused, Until: until(granted, ends, now)}
-	x.answers.Put(key, f.answer)
+		answer := Answer{Token: granted.Token, Refused: granted.Refused, Until: until(granted, ends, now)}
+		x.answers.Put(key, answer)
+		return answer, nil
+	})
 }
 
 // until is counted from when the issuer was asked. A token is given up a while

@@ -10,27 +10,19 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
-	"sync"
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
 // Bounds of what is asked.
 const (
-	Deadline    = 5 * time.Second // of one question
-	patience    = 2 * time.Second // of a request that waits for the answer
-	maxAnswer   = 64 << 10
-	maxAsking   = 64 // questions on their way
-	maxToken    = 4 << 10
-	firstPause  = time.Second // after a failure; doubles with each that follows
-	longestStop = 30 * time.Second
+	maxAnswer = 64 << 10
+	maxToken  = 4 << 10
 )
-
-// ErrAway means that the issuer could not be asked.
-var ErrAway = errors.New("the issuer cannot be asked about the token")
 
 // Answer is what the issuer says of a token. Claims are nil if it is not good.
 type Answer struct {
@@ -40,45 +32,17 @@ type Answer struct {
 
 // Asker is one issuer's endpoint. It may be used concurrently.
 type Asker struct {
-	// Ask puts the question; see Endpoint.
-	Ask func(ctx context.Context, token string) (map[string]any, error)
+	Close func() // called when nothing is asked any more; may be nil
 
-	Good time.Duration // how long a yes is remembered, unless the token expires before
-	Bad  time.Duration // how long a no is
-
-	// Close is called when nothing is asked any more. It may be nil.
-	Close func()
-
-	answers *memory.Memory[Answer]
-	places  chan struct{}
-
-	mu       sync.Mutex
-	flights  map[string]*flight
-	failures int       // in a row
-	closed   time.Time // nothing is asked before
-	last     error
+	question  func(ctx context.Context, token string) (map[string]any, error) // see Endpoint
+	good, bad time.Duration                                                   // how long a yes is remembered, and a no
+	asker     *ask.Asker[Answer]
+	answers   *memory.Memory[Answer]
 }
-
-// flight is a question that several requests wait for.
-type flight struct {
-	done   chan struct{}
-	answer Answer
-	err    error
-}
-
-// closed is the end of a question that need not be asked.
-var closed = func() chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
 
 // New makes an Asker that remembers at least answers answers.
-func New(ask func(context.Context, string) (map[string]any, error), good, bad time.Duration, answers int) *Asker {
-	return &Asker{
-		Ask: ask, Good: good, Bad: bad,
-		answers: memory.New[Answer](answers), places: make(chan struct{}, maxAsking), flights: map[string]*flight{},
-	}
+func New(question func(context.Context, string) (map[string]any, error), good, bad time.Duration, answers int) *Asker {
+	return &Asker{question: question, good: good, bad: bad, asker: ask.New[Answer](), answers: memory.New[Answer](answers)}
 }
 
 // Destruct closes what is kept open; a question ends by its deadline.
@@ -95,74 +59,26 @@ func (a *Asker) About(ctx context.Context, token string, now time.Time) (Answer,
 	if len(token) > maxToken {
 		return Answer{Until: now}, nil
 	}
-	if known, ok := a.answers.Get(token); ok && now.Before(known.Until) {
-		return known, nil
+	known := func() (Answer, bool) {
+		answer, ok := a.answers.Get(token)
+		return answer, ok && now.Before(answer.Until)
 	}
-	f, err := a.fly(token, now)
-	if err != nil {
-		return Answer{}, err
+	if answer, ok := known(); ok {
+		return answer, nil
 	}
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	select {
-	case <-f.done:
-		return f.answer, f.err
-	case <-limit.C:
-		return Answer{}, ErrAway
-	case <-ctx.Done():
-		return Answer{}, ctx.Err()
-	}
-}
-
-// fly joins the question about a token, or begins it.
-func (a *Asker) fly(token string, now time.Time) (*flight, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if f := a.flights[token]; f != nil {
-		return f, nil
-	}
-	if known, ok := a.answers.Get(token); ok && now.Before(known.Until) { // it came while we looked
-		return &flight{done: closed, answer: known}, nil
-	}
-	if now.Before(a.closed) {
-		return nil, errors.Join(ErrAway, a.last)
-	}
-	select {
-	case a.places <- struct{}{}:
-	default:
-		return nil, fmt.Errorf("%w: %d questions are on their way", ErrAway, maxAsking)
-	}
-	f := &flight{done: make(chan struct{})}
-	a.flights[token] = f
-	go a.run(f, token, now)
-	return f, nil
-}
-
-func (a *Asker) run(f *flight, token string, now time.Time) {
-	// Not a request's context: others wait for the same answer.
-	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
-	defer cancel()
-	claims, err := a.Ask(ctx, token)
-
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.flights, token)
-	<-a.places
-	if err != nil {
-		a.closed = now.Add(min(firstPause<<min(a.failures, 5), longestStop))
-		a.failures++
-		a.last = err
-		f.err = errors.Join(ErrAway, err)
-	} else {
-		a.failures, a.closed = 0, time.Time{}
-		keep := a.Bad
-		if claims != nil {
-			keep = a.Good
+	return a.asker.Do(ctx, token, now, known, func(ctx context.Context) (Answer, error) {
+		claims, err := a.question(ctx, token)
+		if err != nil {
+			return Answer{}, err
 		}
-		f.answer = Answer{claims, now.Add(keep)}
-		a.answers.Put(token, f.answer)
-	}
-	close(f.done)
+		keep := a.bad
+		if claims != nil {
+			keep = a.good
+		}
+		answer := Answer{claims, now.Add(keep)}
+		a.answers.Put(token, answer)
+		return answer, nil
+	})
 }
 
 // Kinds of answers.
@@ -171,7 +87,8 @@ const (
 	signedAnswer = "application/token-introspection+jwt"
 )
 
-// Verify proves a signed answer (RFC 9701) and returns what it says.
+// Verify proves a signed answer (RFC 9701) and returns what it says. An answer
+// that is not proven is Odd; an error that is not says that nobody can tell.
 type Verify func(ctx context.Context, answer string) (map[string]any, error)
 
 // Endpoint asks a URL. With verify, answers must be signed. It returns nil claims
@@ -188,16 +105,16 @@ func Endpoint(address string, client *clientauth.Client, verify Verify) func(con
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return nil, fmt.Errorf("introspection answered %s", resp.Status)
+			return nil, ask.Status("introspection", resp.StatusCode, "")
 		}
 		switch media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); {
 		case err == nil && media == kind:
 		case verify == nil:
-			return nil, errors.New("introspection answered with something else than JSON")
+			return nil, odd("something else than JSON")
 		case err == nil && media == plainAnswer:
-			return nil, errors.New("introspection answered with plain JSON, and a signed answer was asked for; the issuer may have to be told to sign for this client")
+			return nil, odd("plain JSON, and a signed answer was asked for; the issuer may have to be told to sign for this client")
 		default:
-			return nil, errors.New("introspection answered with something else than a signed answer")
+			return nil, odd("something else than a signed answer")
 		}
 		data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 		if err != nil {
@@ -214,14 +131,18 @@ func Endpoint(address string, client *clientauth.Client, verify Verify) func(con
 	}
 }
 
+func odd(what string) error {
+	return &ask.Odd{Err: errors.New("introspection answered with " + what)}
+}
+
 // read reads an answer. What is not clearly a yes is an error or a no.
 func read(data []byte) (map[string]any, error) {
 	if len(data) > maxAnswer {
-		return nil, errors.New("introspection answered with more than 64 KiB")
+		return nil, odd("more than 64 KiB")
 	}
 	v, err := strictjson.Decode(data, strictjson.Limits{Depth: 16, Values: 2048})
 	if err != nil {
-		return nil, errors.New("introspection answered with JSON that cannot be read")
+		return nil, odd("JSON that cannot be read")
 	}
 	claims, _ := v.(map[string]any)
 	return verdict(claims)
@@ -231,7 +152,7 @@ func verdict(claims map[string]any) (map[string]any, error) {
 	active, isBool := claims["active"].(bool)
 	switch {
 	case !isBool:
-		return nil, errors.New("introspection answered without active")
+		return nil, &ask.Odd{Err: errors.New("introspection answered without active")}
 	case !active:
 		return nil, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
@@ -117,7 +118,7 @@ func TestAbout(t *testing.T) {
 		answer, err := a.About(t.Context(), token, now)
 		got := "yes"
 		switch {
-		case errors.Is(err, ErrAway):
+		case errors.Is(err, ask.ErrAway):
 			got = "away"
 		case err != nil:
 			t.Fatal(err)

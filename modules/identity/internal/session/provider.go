@@ -14,18 +14,15 @@ import (
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientauth"
 )
 
 // Bounds of what a provider is asked.
 const (
-	Deadline  = 5 * time.Second
 	maxAnswer = 128 << 10
 	freshFor  = 10 * time.Minute
 )
-
-// ErrAway means that the provider could not be asked.
-var ErrAway = errors.New("the issuer cannot be asked at the moment")
 
 // Refused means that the provider has answered, with a no.
 type Refused struct{ Code string }
@@ -71,7 +68,7 @@ type Provider struct {
 }
 
 // Endpoints are found when first needed, and kept while the provider is away.
-// One request at a time looks; the others wait for it, no longer than Deadline.
+// One request at a time looks; the others wait for it, no longer than ask.Deadline.
 func (p *Provider) Endpoints(ctx context.Context, now time.Time) (*Endpoints, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,9 +79,9 @@ func (p *Provider) Endpoints(ctx context.Context, now time.Time) (*Endpoints, er
 		if p.known != nil {
 			return p.known, nil
 		}
-		return nil, errors.Join(ErrAway, p.last)
+		return nil, fmt.Errorf("%w: %w", ask.ErrAway, p.last)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Deadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), ask.Deadline)
 	defer cancel()
 	e, err := p.Discover(ctx)
 	if err == nil {
@@ -97,7 +94,7 @@ func (p *Provider) Endpoints(ctx context.Context, now time.Time) (*Endpoints, er
 		if p.known != nil {
 			return p.known, nil
 		}
-		return nil, errors.Join(ErrAway, err)
+		return nil, fmt.Errorf("%w: %w", ask.ErrAway, err)
 	}
 	p.known, p.at, p.failures, p.closed = e, now, 0, time.Time{}
 	return e, nil
@@ -121,7 +118,7 @@ func (p *Provider) Renew(ctx context.Context, e *Endpoints, refresh string) (*To
 }
 
 func (p *Provider) ask(ctx context.Context, e *Endpoints, form url.Values) (*Tokens, error) {
-	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	ctx, cancel := context.WithTimeout(ctx, ask.Deadline)
 	defer cancel()
 	client := p.Client
 	if client == nil {
@@ -132,18 +129,23 @@ func (p *Provider) ask(ctx context.Context, e *Endpoints, form url.Values) (*Tok
 	}
 	resp, err := client.Ask(ctx, e.Token, "application/json", form)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+		return nil, fmt.Errorf("%w: %w", ask.ErrAway, err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil || len(data) > maxAnswer {
-		return nil, fmt.Errorf("%w: its answer cannot be read", ErrAway)
+		return nil, fmt.Errorf("%w: its answer cannot be read", ask.ErrAway)
 	}
-	return read(resp.StatusCode, data)
+	t, err := read(resp.StatusCode, data)
+	if _, no := errors.AsType[*Refused](err); err != nil && !no {
+		err = fmt.Errorf("%w: %w", ask.ErrAway, err) // whatever is wrong, the person has not done it
+	}
+	return t, err
 }
 
 // read reads an answer of the token endpoint. Only an answer that is clearly a
-// no is one: a proxy's error page must not log everybody out.
+// no is one: neither a proxy's error page nor a secret of ours that is wrong must
+// log everybody out.
 func read(status int, data []byte) (*Tokens, error) {
 	var answer struct {
 		Error   string      `json:"error"`
@@ -156,12 +158,12 @@ func read(status int, data []byte) (*Tokens, error) {
 	}
 	err := json.Unmarshal(data, &answer)
 	switch {
-	case (status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden) && err == nil && answer.Error != "":
+	case (status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden) && err == nil && answer.Error != "" && !ask.Ours(answer.Error):
 		return nil, &Refused{answer.Error}
 	case status != http.StatusOK:
-		return nil, fmt.Errorf("%w: it answered %d", ErrAway, status)
+		return nil, ask.Status("the token endpoint", status, answer.Error)
 	case err != nil || answer.Access == "" || !strings.EqualFold(answer.Type, "bearer"):
-		return nil, fmt.Errorf("%w: its answer has no token that could be used", ErrAway)
+		return nil, &ask.Odd{Err: errors.New("the token endpoint answered with no token that could be used")}
 	}
 	t := &Tokens{ID: answer.ID, Access: answer.Access, Refresh: answer.Refresh, Scope: answer.Scope}
 	if n, err := answer.Expires.Int64(); err == nil && n > 0 && n < int64(MaxLifetime/time.Second) {

@@ -3,9 +3,10 @@ package session
 import (
 	"context"
 	"errors"
-	"sync"
+	"strconv"
 	"time"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
@@ -13,29 +14,20 @@ import (
 // what they became: a browser may still send, for a while, the cookie from
 // before, whose refresh token is used up. It may be used concurrently.
 type Renewer struct {
+	asker  *ask.Asker[renewal]
 	latest *memory.Memory[*Session]
-
-	mu       sync.Mutex
-	flights  map[string]*flight
-	failures int       // in a row
-	closed   time.Time // the provider is not asked before
+	over   *memory.Memory[*Refused] // by name and generation: a cookie may be sent on and on
 }
 
-type flight struct {
-	done chan struct{}
+// renewal is what a session has become: another, or nothing any more.
+type renewal struct {
 	next *Session
-	err  error
+	over *Refused
 }
-
-// patience is how long a request waits.
-const patience = 3 * time.Second
-
-// maxFlights bounds how many sessions are renewed at a time.
-const maxFlights = 64
 
 // NewRenewer knows the latest of at least size sessions.
 func NewRenewer(size int) *Renewer {
-	return &Renewer{latest: memory.New[*Session](size), flights: map[string]*flight{}}
+	return &Renewer{ask.New[renewal](), memory.New[*Session](size), memory.New[*Refused](size)}
 }
 
 // Latest is what a session has become, if that is known.
@@ -55,62 +47,35 @@ func (n *Renewer) Latest(s *Session) *Session {
 	return l
 }
 
-// Renew asks for a session's next generation by ask, which must end by the
-// deadline that it sets itself, or joins who has asked. An error that is no
-// *Refused means that the provider could not be asked.
-func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, ask func(context.Context) (*Session, error)) (*Session, error) {
-	f, err := n.fly(s, now, ask) //nolint:contextcheck // others wait for the same answer
-	if err != nil {
-		return nil, err
-	}
-	limit := time.NewTimer(patience)
-	defer limit.Stop()
-	select {
-	case <-f.done:
-		return f.next, f.err
-	case <-limit.C:
-		return nil, ErrAway
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (n *Renewer) fly(s *Session, now time.Time, ask func(context.Context) (*Session, error)) (*flight, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if f := n.flights[s.ID]; f != nil {
-		return f, nil
-	}
-	if l := n.Latest(s); l.Gen > s.Gen { // it came while we looked
-		f := &flight{done: make(chan struct{}), next: l}
-		close(f.done)
-		return f, nil
-	}
-	if now.Before(n.closed) || len(n.flights) >= maxFlights {
-		return nil, ErrAway
-	}
-	f := &flight{done: make(chan struct{})}
-	n.flights[s.ID] = f
-	go func() {
-		next, err := ask(context.Background()) // not a request's context: others wait for the same answer
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		delete(n.flights, s.ID)
-		f.next, f.err = next, err
-		switch {
-		case err == nil:
-			n.failures, n.closed = 0, time.Time{}
-			n.latest.Put(s.ID, next)
-		case !isRefused(err):
-			n.closed = now.Add(min(time.Second<<min(n.failures, 5), 30*time.Second))
-			n.failures++
+// Renew gets a session's next generation by question, which must end by the
+// deadline that it is given, or joins who has asked. An error that is no *Refused
+// means that nobody can tell.
+func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, question func(context.Context) (*Session, error)) (*Session, error) {
+	this := s.ID + " " + strconv.Itoa(int(s.Gen))
+	known := func() (renewal, bool) {
+		if l := n.Latest(s); l.Gen > s.Gen {
+			return renewal{next: l}, true
 		}
-		close(f.done)
-	}()
-	return f, nil
-}
-
-func isRefused(err error) bool {
-	_, ok := errors.AsType[*Refused](err)
-	return ok
+		no, ok := n.over.Get(this)
+		return renewal{over: no}, ok
+	}
+	r, err := n.asker.Do(ctx, s.ID, now, known, func(ctx context.Context) (renewal, error) {
+		next, err := question(ctx)
+		if no, ok := errors.AsType[*Refused](err); ok {
+			n.over.Put(this, no)
+			return renewal{over: no}, nil
+		}
+		if err != nil {
+			return renewal{}, err
+		}
+		n.latest.Put(s.ID, next)
+		return renewal{next: next}, nil
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case r.over != nil:
+		return nil, r.over
+	}
+	return r.next, nil
 }
