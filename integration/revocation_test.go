@@ -238,3 +238,49 @@ func BenchmarkMillionRevocations(b *testing.B) {
 		}
 	}
 }
+
+// TestRevokedTwice: of two revocations of the same the stronger stands.
+func TestRevokedTwice(t *testing.T) {
+	gw, iss, _ := revocable(t)
+	token := bearer(iss.token(t, map[string]any{"iat": time.Now().Unix()}))
+	revoke := func(before, expires time.Duration, method, path string) answer {
+		v := map[string]any{"subject": "ann", "issuer": "https://id.test", "expires": time.Now().Add(expires)}
+		if before != 0 {
+			v["before"] = time.Now().Add(before)
+		}
+		body, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return gw.change(t, method, path, string(body), nil)
+	}
+	is := func(what, reason string) {
+		t.Helper()
+		if a := gw.get(t, "/", token); a.reason() != reason {
+			t.Errorf("%s: %d %s", what, a.status, a.body)
+		}
+	}
+	const all = "/gatehouse/revocations"
+	a := revoke(-time.Minute, time.Hour, "POST", all)
+	one := a.header.Get("Location")
+	if a.status != 201 || one == "" {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	is("logged out, and in again", "")
+	if a := revoke(0, 2*time.Hour, "POST", all); a.status != 200 {
+		t.Errorf("shut out: %d %s", a.status, a.body)
+	}
+	is("shut out", "identity.revoked")
+	if a := revoke(-time.Minute, time.Hour, "POST", all); a.status != 200 || strings.Contains(a.body, "before") {
+		t.Errorf("logged out while shut out: %d %s", a.status, a.body)
+	}
+	is("still shut out", "identity.revoked")
+	if a := revoke(-time.Minute, 3*time.Hour, "POST", all); a.status != 409 || !strings.Contains(a.body, "PUT") {
+		t.Errorf("for longer, but less: %d %s", a.status, a.body)
+	}
+	is("and still", "identity.revoked")
+	if a := revoke(-time.Minute, 3*time.Hour, "PUT", one); a.status != 200 {
+		t.Errorf("on purpose: %d %s", a.status, a.body)
+	}
+	is("let in again", "")
+}

@@ -39,6 +39,19 @@ func TestOperators(t *testing.T) {
 		{"", "GET", "audit", "", 403},
 		{"", "GET", "key_uses", "", 403},
 		{"ann's long token", "GET", "key_uses", "", 200},
+		{"", "GET", "exchanges", "", 403},
+		{"", "GET", "exchanges/x", "", 403},
+		{"", "GET", "exchanges/stream", "", 403},
+		{"", "GET", "overview", "", 403},
+		{"", "GET", "drift", "", 403},
+		{"", "DELETE", "drift", "", 403},
+		{"", "GET", "console", "", 200}, // which tells nothing
+		{"guess", "GET", "exchanges", "", 401},
+		{"ann's long token", "GET", "exchanges", "", 200},
+		{"ann's long token", "GET", "overview", "", 200},
+		{"ann's long token", "GET", "drift", "", 200},
+		{"ann's long token", "DELETE", "drift", "", 403},
+		{"root's long token", "DELETE", "drift", "", 204},
 		{"guess", "GET", "keys", "", 401},
 		{"ann's long token", "GET", "keys", "", 200},
 		{"ann's long token", "PUT", "tenants/acme", `{"plan":"pro"}`, 403},
@@ -59,13 +72,13 @@ func TestOperators(t *testing.T) {
 		t.Errorf("%v\n%s", err, log)
 	}
 	log, err = gw.command(t, "audit-log", "--action", "refused", "--by", "ann")
-	if err != nil || !strings.Contains(log, "tenants/acme  may not create") || strings.Count(log, "\n") != 1 {
+	if err != nil || !strings.Contains(log, "tenants/acme  may not create") || strings.Count(log, "\n") != 2 {
 		t.Errorf("%v\n%s", err, log)
 	}
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")
 	}
-	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 6 {
+	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 9 {
 		t.Errorf("%v refusals were counted", n)
 	}
 }

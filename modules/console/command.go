@@ -23,6 +23,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/cli"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() {
@@ -67,7 +68,7 @@ func (e *endpoint) explain(out io.Writer, id string) error {
 		return err
 	}
 	id = strings.TrimPrefix(id, "urn:request:") // as a problem has it
-	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, prefix+"exchanges/"+url.PathEscape(id), nil, nil)
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, prefix+"exchanges/"+url.PathEscape(id), registry.Authorized(), nil)
 	switch {
 	case err != nil && strings.Contains(err.Error(), "HTTP 404"):
 		return fmt.Errorf("the gateway does not remember a request %q: it may be too old, or of another gateway", id)
@@ -253,7 +254,7 @@ func pass(w http.ResponseWriter, r *http.Request, address string) {
 		http.NotFound(w, r)
 		return
 	}
-	header := http.Header{}
+	header := registry.Authorized()
 	if id := r.Header.Get("Last-Event-ID"); id != "" {
 		header.Set("Last-Event-ID", id)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() {
@@ -117,10 +118,10 @@ const prefix = "/gatehouse/"
 // Routes are the console's own places below /gatehouse/.
 func (a *Admin) Routes() []caddy.AdminRoute {
 	routes := []caddy.AdminRoute{
-		{Pattern: prefix + "exchanges", Handler: get(serveList)},
-		{Pattern: prefix + "exchanges/", Handler: get(serveOne)},
-		{Pattern: prefix + "exchanges/stream", Handler: get(a.serveStream)},
-		{Pattern: prefix + "overview", Handler: get(serveOverview)},
+		{Pattern: prefix + "exchanges", Handler: get(seen(serveList))},
+		{Pattern: prefix + "exchanges/", Handler: get(seen(serveOne))},
+		{Pattern: prefix + "exchanges/stream", Handler: get(seen(a.serveStream))},
+		{Pattern: prefix + "overview", Handler: get(seen(serveOverview))},
 	}
 	for _, asset := range assets {
 		routes = append(routes, caddy.AdminRoute{Pattern: prefix + asset.path, Handler: get(asset.serve)})
@@ -139,6 +140,17 @@ func get(serve caddy.AdminHandlerFunc) caddy.AdminHandler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		return serve(w, r)
 	})
+}
+
+// seen answers those whose role lets them see what the gateway has seen. The page
+// itself tells nothing.
+func seen(serve caddy.AdminHandlerFunc) caddy.AdminHandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := registry.MaySee(r); err != nil {
+			return err
+		}
+		return serve(w, r)
+	}
 }
 
 func badRequest(format string, args ...any) error {

@@ -11,6 +11,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
 func init() { caddy.RegisterModule(Admin{}) }
@@ -161,10 +163,16 @@ func serveDrift(w http.ResponseWriter, r *http.Request) error {
 	api := r.URL.Query().Get("api")
 	switch r.Method {
 	case http.MethodGet:
+		if err := registry.MaySee(r); err != nil {
+			return err
+		}
 		all, notListed := drifts.list(api)
 		w.Header().Set("Content-Type", "application/json")
 		return json.NewEncoder(w).Encode(map[string]any{"findings": all, "not_listed": notListed})
 	case http.MethodDelete:
+		if err := registry.MayForget(r); err != nil {
+			return err
+		}
 		drifts.forget(api)
 		w.WriteHeader(http.StatusNoContent)
 		return nil

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -172,12 +173,10 @@ func (f *keyFlags) askAt(method, path string, body []byte, header http.Header) (
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
-	if header == nil {
-		header = http.Header{}
-	}
-	header.Set("Content-Type", "application/json")
-	registry.Authorize(header)
-	resp, err := caddycmd.AdminAPIRequest(address, method, path, header, bytes.NewReader(body))
+	with := registry.Authorized()
+	maps.Copy(with, header)
+	with.Set("Content-Type", "application/json")
+	resp, err := caddycmd.AdminAPIRequest(address, method, path, with, bytes.NewReader(body))
 	if err != nil {
 		return nil, explain(err, f.entry.ID)
 	}

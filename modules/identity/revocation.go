@@ -113,21 +113,53 @@ func (v *revocation) entry() (e revoked.Entry, err error) {
 
 // revocations are the live objects that say what is not good any more.
 var revocations = registry.NewPacked(registry.Packed[revokedObject, *revokedSet]{
-	Name: "revocations",
-	Read: func(value json.RawMessage) (o revokedObject, err error) {
-		var v revocation
-		if err := registry.Strict(value, &v); err != nil {
-			return o, err
-		}
-		o.issuer = v.Issuer
-		o.Entry, err = v.entry()
-		return o, err
-	},
+	Name:    "revocations",
+	Read:    readRevocation,
 	ID:      func(o revokedObject) string { return o.Mark.String() },
 	Expires: func(o revokedObject) time.Time { return time.Unix(int64(o.Until), 0) },
 	Admit:   admitRevocation,
+	Join:    joinRevocations,
 	New:     func() *revokedSet { return new(revokedSet) },
 })
+
+func readRevocation(value json.RawMessage) (o revokedObject, err error) {
+	var v revocation
+	if err := registry.Strict(value, &v); err != nil {
+		return o, err
+	}
+	o.issuer = v.Issuer
+	o.Entry, err = v.entry()
+	return o, err
+}
+
+// joinRevocations keeps the stronger of two of the same: who logs somebody out
+// everywhere must not let them in again that were shut out. Where neither is,
+// whoever asks has to say what is meant.
+func joinRevocations(old, posted json.RawMessage) (json.RawMessage, error) {
+	was, err := readRevocation(old)
+	if err != nil {
+		return posted, nil //nolint:nilerr // what cannot be read revokes nothing
+	}
+	is, err := readRevocation(posted)
+	switch {
+	case err != nil:
+		return nil, err
+	case was.Until < revoked.Seconds(time.Now()), is.covers(was):
+		return posted, nil
+	case was.covers(is):
+		return old, nil
+	}
+	return nil, caddy.APIError{
+		HTTPStatus: http.StatusConflict,
+		Err:        fmt.Errorf("revocation %s of the same is stronger in one way and weaker in another; PUT this one to its place, or delete that one first", was.Mark),
+	}
+}
+
+// covers reports whether o revokes all that other does, for as long.
+func (o revokedObject) covers(other revokedObject) bool {
+	all := o.Before == 0 || other.Before != 0 && o.Before >= other.Before
+	return all && o.Until >= other.Until
+}
 
 type revokedObject struct {
 	revoked.Entry

@@ -157,11 +157,14 @@ func (f *revokeFlags) revoke(cmd *cobra.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	var o struct{ ID string }
+	var o struct { // what stands now, which may have been there and be stronger
+		ID    string
+		Value revocation
+	}
 	if err := json.Unmarshal(answer, &o); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked until %s: %s\n", f.v.Expires.Format(time.RFC3339), o.ID)
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked until %s: %s\n", o.Value.Expires.Format(time.RFC3339), o.ID)
 	return err
 }
 

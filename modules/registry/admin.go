@@ -130,7 +130,8 @@ func (s *store) route(w http.ResponseWriter, r *http.Request, k kind, who caller
 	return s.serveChange(w, r, k, id, who, edit)
 }
 
-// servePost creates or replaces an object whose id follows from what it is.
+// servePost creates an object whose id follows from what it is, or joins it with
+// the one there is.
 func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who caller) error {
 	value, err := readValue(r)
 	if err != nil {
@@ -142,7 +143,12 @@ func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who 
 	}
 	id := k.idOf(ready)
 	w.Header().Set("Location", prefix+k.name()+"/"+id)
-	return s.serveChange(w, r, k, id, who, func(*object) (json.RawMessage, error) { return value, nil })
+	return s.serveChange(w, r, k, id, who, func(old *object) (json.RawMessage, error) {
+		if old == nil {
+			return value, nil
+		}
+		return k.join(old.Value, value)
+	})
 }
 
 // changeTimeout bounds how long a change waits for the storage and its lock.

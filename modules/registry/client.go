@@ -27,11 +27,13 @@ func (c *Client) Flags(cmd *cobra.Command) {
 // A token on the command line would be in the shell's history.
 const TokenEnv = "GATEHOUSE_ADMIN_TOKEN"
 
-// Authorize adds the token of the environment to a request's header.
-func Authorize(header http.Header) {
+// Authorized is a header with the token of the environment, if there is one.
+func Authorized() http.Header {
+	header := http.Header{}
 	if token := strings.TrimSpace(os.Getenv(TokenEnv)); token != "" {
 		header.Set("Authorization", "Bearer "+token)
 	}
+	return header
 }
 
 // Ask makes a request below /gatehouse/ of the running gateway's admin endpoint.
@@ -40,8 +42,8 @@ func (c *Client) Ask(method, path string, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
-	header := http.Header{"Content-Type": {"application/json"}}
-	Authorize(header)
+	header := Authorized()
+	header.Set("Content-Type", "application/json")
 	resp, err := caddycmd.AdminAPIRequest(address, method, prefix+path, header, bytes.NewReader(body))
 	if err != nil {
 		if os.IsTimeout(err) {

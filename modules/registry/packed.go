@@ -35,6 +35,10 @@ type Packed[T any, S PackedSet[T]] struct {
 	// Admit may refuse a change that Read would accept. May be nil.
 	Admit func(object T) error
 
+	// Join is what a POST makes of the object that is there and the one that was
+	// posted. May be nil: the posted one replaces it.
+	Join func(old, posted json.RawMessage) (json.RawMessage, error)
+
 	// New makes the owner's set.
 	New func() S
 }
@@ -58,6 +62,7 @@ type packed interface {
 	kind
 	newSet() packedSet
 	idOf(object any) string
+	join(old, posted json.RawMessage) (json.RawMessage, error)
 	expires(object any) time.Time
 	replace(set packedSet, part int, objects []*object)
 }
@@ -95,6 +100,13 @@ func (*Packed[T, S]) index(map[string]*object) any { return nil }
 func (k *Packed[T, S]) newSet() packedSet            { return k.New() }
 func (k *Packed[T, S]) idOf(object any) string       { return k.ID(object.(T)) }
 func (k *Packed[T, S]) expires(object any) time.Time { return k.Expires(object.(T)) }
+
+func (k *Packed[T, S]) join(old, posted json.RawMessage) (json.RawMessage, error) {
+	if k.Join == nil {
+		return posted, nil
+	}
+	return k.Join(old, posted)
+}
 
 func (k *Packed[T, S]) replace(set packedSet, part int, objects []*object) {
 	typed := make([]T, 0, len(objects))

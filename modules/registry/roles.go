@@ -17,7 +17,8 @@ import (
 // Role is what somebody may do over the admin API: for each verb the kinds it
 // may be done to. The verbs are `read`, `create`, `replace`, `delete`, and
 // `change` for the last three; `all` among the kinds means every kind.
-// `audit`, which can be read only, is one of them.
+// `audit`, which can be read only, is one of them; so is `exchanges`, which is
+// what the gateway has seen: its decisions, the console and the drift from contracts.
 type Role map[string][]string
 
 // Operator is somebody with a name, by which the audit trail knows them.
@@ -48,6 +49,7 @@ const (
 	changeVerb  = "change"
 
 	auditKind = "audit"
+	exchanges = "exchanges"
 	anything  = "all"
 	nothing   = "none"
 )
@@ -58,7 +60,7 @@ func kindNames() (names []string) {
 	for _, k := range kinds {
 		names = append(names, k.name())
 	}
-	return append(slices.Sorted(slices.Values(names)), auditKind)
+	return append(slices.Sorted(slices.Values(names)), auditKind, exchanges)
 }
 
 func (r Role) may(verb, kind string) bool {
@@ -210,7 +212,15 @@ func (a *App) operator(by string, sumOf func(*Operator) *[sha256.Size]byte) (mat
 
 // MayRead refuses whom the roles of operators do not let read a kind. It is for
 // whatever else tells of its objects on the admin endpoint.
-func MayRead(r *http.Request, kind string) error {
+func MayRead(r *http.Request, kind string) error { return mayDo(r, readVerb, kind) }
+
+// MaySee is MayRead for what the gateway has seen of its callers.
+func MaySee(r *http.Request) error { return mayDo(r, readVerb, exchanges) }
+
+// MayForget refuses whom the roles do not let have that forgotten.
+func MayForget(r *http.Request) error { return mayDo(r, deleteVerb, exchanges) }
+
+func mayDo(r *http.Request, verb, kind string) error {
 	a, err := running()
 	if err != nil {
 		return nil //nolint:nilerr // without live objects there are no operators
@@ -219,7 +229,10 @@ func MayRead(r *http.Request, kind string) error {
 	if err != nil {
 		return err
 	}
-	return who.may(readVerb, kind, "")
+	if verb == readVerb && kind == exchanges && !who.able(verb, kind) { // a page asks again and again
+		return caddy.APIError{HTTPStatus: http.StatusForbidden, Err: fmt.Errorf("%s may not read %s", who.name, kind)}
+	}
+	return who.may(verb, kind, "")
 }
 
 func (c caller) able(verb, kind string) bool { return c.role == nil || c.role.may(verb, kind) }
