@@ -177,3 +177,38 @@ func TestRenewedIsEnded(t *testing.T) {
 		t.Errorf("%v %v", next, denial)
 	}
 }
+
+// TestRefusedCertificate: a certificate that was refused is not verified again by
+// every request, and is by one after a while.
+func TestRefusedCertificate(t *testing.T) {
+	read := func() *x509.Certificate {
+		block, _ := pem.Decode([]byte(testAuthority(t)))
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	shown := read()
+	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: read().Raw})
+	p := &trust{read: func(context.Context) ([]byte, error) { return data, nil }}
+	p.ctx, p.stop = context.WithCancel(t.Context())
+	defer func() { _ = p.Destruct() }()
+	if err := p.look(); err != nil {
+		t.Fatal(err)
+	}
+	m := &MTLS{TrustPool: &TrustPool{}, trust: p}
+	now, state := time.Now(), &tls.ConnectionState{PeerCertificates: []*x509.Certificate{shown}}
+	if _, d := m.chains(state, now); d == nil || d.Reason != gate.IdentityCertificatePolicy {
+		t.Fatalf("of another authority: %v", d)
+	}
+	p.current.Load().roots.AddCert(shown) // as if the verification came to another end
+	one, d := m.chains(state, now.Add(refusedFor-1))
+	two, e := m.chains(state, now.Add(refusedFor-1))
+	if d == nil || e == nil || one != nil || two != nil || d == e {
+		t.Errorf("verified again at once, or one denial is for two requests: %v, %v", d, e)
+	}
+	if chains, d := m.chains(state, now.Add(refusedFor)); d != nil || len(chains) != 1 {
+		t.Errorf("after a while: %v %v", chains, d)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,10 +17,24 @@ import (
 )
 
 func newTellJWT(tb testing.TB) *TellJWT {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "keys")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { // a reading that runs behind the requests may still have its lock there
+		for range 500 {
+			if err = os.RemoveAll(dir); err == nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		tb.Error(err)
+	})
 	return &TellJWT{
 		Audience: []string{"orders"}, Header: "X-Gatehouse-Identity", Lifetime: caddy.Duration(time.Minute), Claims: signedFactNames,
 		issuer: "gatehouse",
-		signer: &signer.Signer{Store: &certmagic.FileStorage{Path: tb.TempDir()}, Alg: "ES256", Rotate: 30 * 24 * time.Hour, Kept: new(signer.Kept)},
+		signer: &signer.Signer{Store: &certmagic.FileStorage{Path: dir}, Alg: "ES256", Rotate: 30 * 24 * time.Hour, Kept: new(signer.Kept)},
 	}
 }
 

@@ -58,7 +58,7 @@ type trust struct {
 type trusted struct {
 	sum      [sha256.Size]byte
 	roots    *x509.CertPool
-	verified *memory.Memory[[][]*x509.Certificate]
+	verified *memory.Memory[verdict]
 }
 
 // open takes the pool. Files are read now, since what is wrong with one is an
@@ -143,7 +143,7 @@ func (t *trust) look() error {
 	if n == 0 || len(strings.TrimSpace(string(data))) > 0 {
 		return errors.New("there is no certificate, or something behind the last one")
 	}
-	t.current.Store(&trusted{sum, roots, memory.New[[][]*x509.Certificate](maxCertificates)})
+	t.current.Store(&trusted{sum, roots, memory.New[verdict](maxCertificates)})
 	return nil
 }
 
@@ -205,8 +205,8 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 		_, _ = h.Write(c.Raw)
 	}
 	key := string(h.Sum(nil))
-	if chains, ok := pool.verified.Get(key); ok && current(chains, now) {
-		return chains, nil
+	if v, ok := pool.verified.Get(key); ok && v.holds(now) {
+		return v.said()
 	}
 	intermediates := x509.NewCertPool()
 	for _, c := range peers[1:] {
@@ -215,16 +215,35 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 	chains, err := peers[0].Verify(x509.VerifyOptions{
 		Roots: pool.roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
-	if err != nil {
-		return nil, refuseCertificate(gate.IdentityCertificatePolicy, "trust_pool", err)
-	}
-	pool.verified.Put(key, chains)
-	return chains, nil
+	v := verdict{chains, err, now}
+	pool.verified.Put(key, v)
+	return v.said()
 }
 
-// current reports whether all of the chains' certificates are still valid.
-func current(chains [][]*x509.Certificate, now time.Time) bool {
-	for _, chain := range chains {
+// verdict is what became of a certificate and those beside it.
+type verdict struct {
+	chains  [][]*x509.Certificate
+	refused error
+	at      time.Time
+}
+
+func (v *verdict) said() ([][]*x509.Certificate, *gate.Denial) {
+	if v.refused != nil {
+		return nil, refuseCertificate(gate.IdentityCertificatePolicy, "trust_pool", v.refused)
+	}
+	return v.chains, nil
+}
+
+// refusedFor is how long a certificate is not verified again that was refused.
+// One of those beside it may only become valid.
+const refusedFor = 10 * time.Second
+
+// holds reports whether all of the chains' certificates are still valid.
+func (v *verdict) holds(now time.Time) bool {
+	if v.refused != nil {
+		return now.Sub(v.at) < refusedFor
+	}
+	for _, chain := range v.chains {
 		for _, c := range chain {
 			if now.After(c.NotAfter) || now.Before(c.NotBefore) {
 				return false
