@@ -112,9 +112,10 @@ func TestNobodyIsTwo(t *testing.T) {
 // TestOffVouchesForNobody: with identity off, nobody may speak in the gateway's
 // name either, and the cookie of a session is for no upstream.
 func TestOffVouchesForNobody(t *testing.T) {
-	h := &Handler{Mode: gate.Off, Session: &Session{Path: "/.gatehouse", issuer: &Issuer{}, shared: &sharedSessions{provider: &session.Provider{ID: "portal"}}}}
+	h := &Handler{Mode: gate.Off, Keys: true, KeyHeader: "X-Api-Key", Session: &Session{Path: "/.gatehouse", issuer: &Issuer{}, shared: &sharedSessions{provider: &session.Provider{ID: "portal"}}}}
 	r := served(t, "/")
 	r.Header.Set("X-Gatehouse-Subject", "root")
+	r.Header.Set("X-API-Key", "gh_secret")
 	r.Header.Set("Cookie", "theme=dark; gatehouse=1.sealed")
 	err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		if got := fmt.Sprint(r.Header); got != "map[Cookie:[theme=dark]]" {

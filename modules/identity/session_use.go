@@ -43,6 +43,9 @@ func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, no
 	if v.cookies.Value == "" && !v.cookies.Broken {
 		return nil, nil, false
 	}
+	if h.app.rehearsed { // nobody has logged in, and no key is made for it
+		return nil, &gate.Denial{Reason: gate.IdentityBadSession}, true
+	}
 	l, ring, denial := v.read(r.Context(), now)
 	if denial != nil {
 		if denial.Reason != gate.IdentityUnavailable {

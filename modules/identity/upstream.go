@@ -26,12 +26,15 @@ func (h *Handler) upstreamReady(ctx caddy.Context) error {
 }
 
 // hide takes off what a client may not say to the upstream, or should not show
-// it: a copy of the header that the gateway signs in, and a token that is to be
-// exchanged, for it is not meant for the upstream. It holds for requests without
+// it: a copy of the header that the gateway signs in, a key, and a token that is
+// to be exchanged, for none is meant for the upstream. It holds for requests without
 // a principal, and where identity is off, too.
 func (h *Handler) hide(header http.Header) {
 	if h.TellJWT != nil {
 		delete(header, h.TellJWT.Header)
+	}
+	if h.Keys {
+		delete(header, h.KeyHeader)
 	}
 	if h.TokenExchange != nil {
 		delete(header, "Authorization")

@@ -344,6 +344,13 @@ func TestNothingIsDialled(t *testing.T) {
 	identity {
 		issuer main https://ADDRESS {
 			audience a
+			introspect {
+				client_id gateway
+				client_secret {env.HOME}
+			}
+			login {
+				client_id portal
+			}
 		}
 		issuer other https://id.example.com {
 			audience a
@@ -360,7 +367,9 @@ http://localhost {
 		reputation {
 			deny bad
 		}
-		identity main other
+		identity main other {
+			session main
+		}
 		quota per address 10/m
 		handle /dynamic {
 			reverse_proxy {
@@ -391,6 +400,18 @@ cases:
   - name: an upstream that is looked up
     request: GET /dynamic
     expect: { status: 200, upstream: { calls: 1 } }
+  - name: a token that only its issuer can read
+    as: nobody
+    request: { path: /, headers: { Authorization: Bearer opaque } }
+    expect: { status: 401, reason: identity.inactive }
+  - name: a cookie of a session
+    as: nobody
+    request: { path: /, headers: { Cookie: gatehouse_orders=1.x } }
+    expect: { status: 401, reason: identity.bad_session }
+  - name: a login
+    as: nobody
+    request: GET /.gatehouse/login
+    expect: { status: 503, reason: identity.unavailable }
   - name: one that is not there
     request: GET /
     upstream: unreachable
