@@ -340,3 +340,41 @@ http://localhost:8081 {
 		}
 	}
 }
+
+// TestConnectionTakesNothing: a caller cannot have what the gateway asserts, or
+// has checked, taken away on the way to the upstream by naming it in Connection.
+func TestConnectionTakesNothing(t *testing.T) {
+	b := newBackend(t, nil)
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"ci","sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","tenant":"acme"}]`)
+	gw.write(t, "c.yaml", `openapi: 3.0.3
+info: {title: t, version: '1'}
+paths:
+  /o:
+    post:
+      operationId: o
+      parameters: [{name: X-Region, in: header, required: true, schema: {type: string, enum: [eu]}}]
+      requestBody: {required: true, content: {application/json: {schema: {type: object}}}}
+      responses: {'200': {description: ok}}
+`)
+	if err := gw.load("identity {\nkeys keys.json\n}", "handle /o {\napi contracted {\ncontract c.yaml\nguard\nreverse_proxy "+b.addr()+"\n}\n}\nhandle {\napi demo {\nidentity {\nkeys\n}\nreverse_proxy "+b.addr()+"\n}\n}"); err != nil {
+		t.Fatal(err)
+	}
+	a := gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"close, X-Gatehouse-Subject, x-gatehouse-tenant, X-Request-Id"}})
+	r, _ := b.got()
+	if a.status != 200 || r.Header.Get("X-Gatehouse-Tenant") != "acme" || r.Header.Get("X-Gatehouse-Subject") != "ci" || r.Header.Get("X-Request-Id") == "" {
+		t.Errorf("%d, the upstream is told %v", a.status, r.Header)
+	}
+	if a := gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"x-api-key"}}); a.reason() != "identity.missing" {
+		t.Errorf("a credential that is taken off: %d %s", a.status, a.body)
+	}
+	send := func(connection string) answer {
+		return gw.do(t, "POST", "/o", http.Header{"Content-Type": {"application/json"}, "X-Region": {"eu"}, "Connection": {connection}}, `{}`)
+	}
+	if a := send("keep-alive"); a.status != 200 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := send("close, X-Region"); a.reason() != "input.parameters" {
+		t.Errorf("a parameter that is taken off: %d %s", a.status, a.body)
+	}
+}

@@ -4,6 +4,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -83,6 +85,7 @@ func Of(r *http.Request) *Exchange {
 			ex.Client = addr.Unmap().WithZone("")
 		}
 	}
+	dropHops(r.Header)
 	stripAsserted(r)
 	ex.Cookies = takeCookies(r.Header)
 	if vars != nil {
@@ -102,6 +105,51 @@ func Enter(r *http.Request, s Stage, configured Mode) (*Exchange, Mode) {
 		return nil, Off
 	}
 	return Of(r), configured
+}
+
+// dropHops removes the fields that Connection names (RFC 9110, section 7.6.1)
+// before anybody looks at them. Caddy's proxy does so too, but after all stages:
+// a caller could have it take away what they have checked, or asserted.
+func dropHops(h http.Header) {
+	lines := h["Connection"]
+	if !slices.ContainsFunc(lines, namesFields) {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		for word := range strings.SplitSeq(line, ",") {
+			switch word = strings.Trim(word, " \t"); {
+			case word == "":
+			case ofConnection(word):
+				kept = append(kept, word)
+			default:
+				h.Del(word)
+			}
+		}
+	}
+	if delete(h, "Connection"); len(kept) > 0 {
+		h["Connection"] = []string{strings.Join(kept, ", ")}
+	}
+}
+
+func namesFields(line string) bool {
+	for word := range strings.SplitSeq(line, ",") {
+		if word = strings.Trim(word, " \t"); word != "" && !ofConnection(word) {
+			return true
+		}
+	}
+	return false
+}
+
+// ofConnection reports options that say something by themselves, or name fields
+// that the proxy knows how to treat.
+func ofConnection(word string) bool {
+	for _, option := range [...]string{"keep-alive", "close", "upgrade", "te", "http2-settings"} {
+		if strings.EqualFold(word, option) {
+			return true
+		}
+	}
+	return false
 }
 
 // stripAsserted removes what only the gateway may say. Trailers go too,

@@ -331,3 +331,36 @@ func BenchmarkConclude(b *testing.B) {
 		_ = ex.Conclude(w, r, Identity, Enforce, "main", nil, began)
 	}
 }
+
+// TestHops: fields that Connection names are gone before a stage looks, and what
+// the connection itself needs stays.
+func TestHops(t *testing.T) {
+	for _, c := range []struct{ connection, kept, gone string }{
+		{"keep-alive", "keep-alive", ""},
+		{"Upgrade", "Upgrade", ""},
+		{"keep-alive, Upgrade", "keep-alive, Upgrade", ""},
+		{"close, X-Tenant", "close", "X-Tenant"},
+		{"x-tenant ,\tauthorization", "", "X-Tenant Authorization"},
+		{"X-Gatehouse-Subject,,X-Request-Id, TE", "TE", "X-Request-Id"},
+		{"Connection", "", ""},
+	} {
+		h := http.Header{"Connection": {c.connection}, "X-Tenant": {"a"}, "Authorization": {"b"}, "X-Request-Id": {"c"}, "Upgrade": {"websocket"}}
+		dropHops(h)
+		if got := h.Get("Connection"); got != c.kept {
+			t.Errorf("%q: %q is kept", c.connection, got)
+		}
+		for _, name := range []string{"X-Tenant", "Authorization", "X-Request-Id", "Upgrade"} {
+			if _, there := h[name]; there == strings.Contains(" "+c.gone+" ", " "+name+" ") {
+				t.Errorf("%q: %s is there: %v", c.connection, name, there)
+			}
+		}
+	}
+	h := http.Header{"Connection": {"close", "X-Tenant"}, "X-Tenant": {"a"}}
+	if dropHops(h); h.Get("X-Tenant") != "" || len(h["Connection"]) != 1 {
+		t.Errorf("of two lines: %v", h)
+	}
+	h = http.Header{"Connection": {"keep-alive, Upgrade"}}
+	if n := testing.AllocsPerRun(100, func() { dropHops(h) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
