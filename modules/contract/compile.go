@@ -154,8 +154,12 @@ func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledC
 			return nil, o.At.Errorf("%w", err)
 		}
 	}
-	compiler.Finish()
-	answers.compiler.Finish()
+	if err := compiler.Finish(); err != nil {
+		return nil, err
+	}
+	if err := answers.compiler.Finish(); err != nil {
+		return nil, err
+	}
 	return c, nil
 }
 
@@ -220,8 +224,12 @@ func compileSchema(main *openapi.File, files *openapi.Files) (*compiledContract,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", main.Name, err)
 	}
-	s, err := schema.NewCompiler(dialect).Compile(openapi.Node{Files: files, File: main, Value: main.Root})
+	compiler := schema.NewCompiler(dialect)
+	s, err := compiler.Compile(openapi.Node{Files: files, File: main, Value: main.Root})
 	if err != nil {
+		return nil, err
+	}
+	if err := compiler.Finish(); err != nil {
 		return nil, err
 	}
 	return &compiledContract{schema: &body{
