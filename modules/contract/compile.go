@@ -102,7 +102,8 @@ func fingerprint(files *openapi.Files, basePath string, plain, responses bool) s
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%q%v%v", basePath, plain, responses)
 	for _, f := range files.Closure() {
-		_, _ = fmt.Fprintf(h, "%q%q", f.Name, f.Data)
+		_, _ = fmt.Fprintf(h, "%q%d:", f.Name, len(f.Data))
+		_, _ = h.Write(f.Data) // its length is in front: quoting it would take its memory twice more
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
@@ -120,19 +121,14 @@ func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledC
 		dialect = schema.Draft2020
 	}
 	compiler := schema.NewCompiler(dialect)
+	shared := make(map[parameterKey]*parameter)
 	answers := &answers{schema.NewResponseCompiler(dialect), members.NewBuilder()}
 	for _, o := range doc.Operations {
 		op := &operation{Operation: gate.Operation{ID: o.ID, Method: o.Method, Path: o.Path, Security: security(o.Security), Authentication: gate.Authentication{ACR: o.ACR, MaxAge: o.MaxAge}}}
 		for _, p := range o.Params {
-			described := *p
-			described.Schema = openapi.Node{} // would keep the whole document in memory
-			ready := &parameter{Param: &described}
-			if p.HasSchema {
-				var err error
-				ready.shape = param.ShapeOf(p.Schema)
-				if ready.schema, err = compiler.Compile(p.Schema); err != nil {
-					return nil, err
-				}
+			ready, err := compileParameter(p, compiler, shared)
+			if err != nil {
+				return nil, err
 			}
 			op.params = append(op.params, ready)
 		}
@@ -154,9 +150,42 @@ func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledC
 			return nil, o.At.Errorf("%w", err)
 		}
 	}
-	compiler.Finish()
-	answers.compiler.Finish()
+	if err := compiler.Finish(); err != nil {
+		return nil, err
+	}
+	if err := answers.compiler.Finish(); err != nil {
+		return nil, err
+	}
 	return c, nil
+}
+
+// parameterKey is what a parameter is made of.
+type parameterKey struct {
+	described openapi.Param // without its schema
+	at        openapi.Identity
+}
+
+// compileParameter makes a parameter ready. Many operations have the same ones.
+func compileParameter(p *openapi.Param, compiler *schema.Compiler, shared map[parameterKey]*parameter) (*parameter, error) {
+	described := *p
+	described.Schema = openapi.Node{} // would keep the whole document in memory
+	key := parameterKey{described: described}
+	if p.HasSchema {
+		key.at = p.Schema.Identity()
+	}
+	if ready := shared[key]; ready != nil {
+		return ready, nil
+	}
+	ready := &parameter{Param: &described}
+	if p.HasSchema {
+		var err error
+		ready.shape = param.ShapeOf(p.Schema)
+		if ready.schema, err = compiler.Compile(p.Schema); err != nil {
+			return nil, err
+		}
+	}
+	shared[key] = ready
+	return ready, nil
 }
 
 func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
@@ -169,7 +198,9 @@ func compileBody(b *openapi.Body, compiler *schema.Compiler) (*body, error) {
 		}
 		m := mediaType{media: media, params: params, json: isJSON(media), form: media == "application/x-www-form-urlencoded"}
 		if t.HasSchema && (m.json || m.form || strings.Contains(media, "*")) {
-			m.shape = param.ShapeOf(t.Schema)
+			if !m.json { // which knows its types itself
+				m.shape = param.ShapeOf(t.Schema)
+			}
 			if m.schema, err = compiler.Compile(t.Schema); err != nil {
 				return nil, err
 			}
@@ -220,8 +251,12 @@ func compileSchema(main *openapi.File, files *openapi.Files) (*compiledContract,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", main.Name, err)
 	}
-	s, err := schema.NewCompiler(dialect).Compile(openapi.Node{Files: files, File: main, Value: main.Root})
+	compiler := schema.NewCompiler(dialect)
+	s, err := compiler.Compile(openapi.Node{Files: files, File: main, Value: main.Root})
 	if err != nil {
+		return nil, err
+	}
+	if err := compiler.Finish(); err != nil {
 		return nil, err
 	}
 	return &compiledContract{schema: &body{

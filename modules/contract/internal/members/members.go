@@ -19,10 +19,10 @@ type Shape struct {
 }
 
 // Builder builds shapes that share what they have in common.
-type Builder struct{ known map[string]*Shape }
+type Builder struct{ known map[openapi.Identity]*Shape }
 
 // NewBuilder makes a builder for one contract.
-func NewBuilder() *Builder { return &Builder{known: make(map[string]*Shape)} }
+func NewBuilder() *Builder { return &Builder{known: make(map[openapi.Identity]*Shape)} }
 
 // Of is the shape that a schema describes.
 func (b *Builder) Of(n openapi.Node) *Shape {
@@ -30,7 +30,7 @@ func (b *Builder) Of(n openapi.Node) *Shape {
 	if err != nil {
 		return &Shape{open: true}
 	}
-	key := n.File.Name + "#" + n.Pointer
+	key := n.Identity()
 	if s := b.known[key]; s != nil {
 		return s
 	}

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -314,6 +315,26 @@ type Node struct {
 	Pointer string
 	Value   any
 }
+
+// Identity tells nodes apart by what they say: two of one identity are the same
+// object of the same file, wherever they stand. It holds while the file is in
+// memory.
+type Identity struct {
+	file    *File
+	object  uintptr
+	pointer string // of what is no object
+}
+
+// Identity is the node's.
+func (n Node) Identity() Identity {
+	if m, ok := n.Value.(map[string]any); ok {
+		return Identity{file: n.File, object: reflect.ValueOf(m).Pointer()}
+	}
+	return n.Place()
+}
+
+// Place tells nodes apart by where they stand.
+func (n Node) Place() Identity { return Identity{file: n.File, pointer: n.Pointer} }
 
 // Errorf is an error at the node's place.
 func (n Node) Errorf(format string, args ...any) error {

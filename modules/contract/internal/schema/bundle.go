@@ -15,9 +15,9 @@ import (
 type bundle struct {
 	older     bool // siblings of $ref do not count
 	openapi30 bool
-	absent    string            // what marks members that need not be there
-	prefix    string            // of the references the copies use
-	names     map[string]string // of the copies, by place
+	absent    string                      // what marks members that need not be there
+	prefix    string                      // of the references the copies use
+	names     map[openapi.Identity]string // of the copies
 	define    func(name string, at openapi.Node, schema any) error
 	pending   []openapi.Node
 }
@@ -28,7 +28,7 @@ var errNamed = errors.New("the schema uses names")
 
 // name is what a schema's copy is called; it will be copied.
 func (b *bundle) name(n openapi.Node) string {
-	key := n.File.Name + "#" + n.Pointer
+	key := n.Identity()
 	name, known := b.names[key]
 	if !known {
 		name = "d" + strconv.Itoa(len(b.names))
@@ -47,7 +47,7 @@ func (b *bundle) rest() error {
 		if err != nil {
 			return err
 		}
-		if err := b.define(b.names[n.File.Name+"#"+n.Pointer], n, v); err != nil {
+		if err := b.define(b.names[n.Identity()], n, v); err != nil {
 			return err
 		}
 	}

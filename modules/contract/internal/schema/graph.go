@@ -13,14 +13,14 @@ import (
 // them, loops that would overflow the stack and patterns that do not compile,
 // and says how much work a value will be.
 type graph struct {
-	seen    map[string]*vertex
+	seen    map[openapi.Identity]*vertex
 	all     []*vertex
 	checked int                                         // how many of all are known not to loop
 	named   map[*openapi.File]map[string][]openapi.Node // by $id, $anchor and $dynamicAnchor
 }
 
 func newGraph() *graph {
-	return &graph{seen: make(map[string]*vertex), named: make(map[*openapi.File]map[string][]openapi.Node)}
+	return &graph{seen: make(map[openapi.Identity]*vertex), named: make(map[*openapi.File]map[string][]openapi.Node)}
 }
 
 type vertex struct {
@@ -84,7 +84,7 @@ func (g *graph) vertex(n openapi.Node) (*vertex, error) {
 	if !ok {
 		return nil, nil
 	}
-	key := n.File.Name + "#" + n.Pointer
+	key := n.Identity()
 	if v := g.seen[key]; v != nil {
 		return v, nil
 	}

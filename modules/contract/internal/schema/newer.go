@@ -49,7 +49,7 @@ func newNewer(d Dialect, absent string) *newer {
 		schema, ok := out.copied[ref]
 		return schema, ok
 	}}
-	out.copies = &bundle{absent: absent, prefix: copies, names: make(map[string]string), define: func(name string, at openapi.Node, schema any) error {
+	out.copies = &bundle{absent: absent, prefix: copies, names: make(map[openapi.Identity]string), define: func(name string, at openapi.Node, schema any) error {
 		out.places[copies+name], out.copied[copies+name] = at, schema
 		return c.AddResource(copies+name, schema)
 	}}

@@ -13,40 +13,100 @@ import (
 )
 
 // older validates drafts 4, 6 and 7 and OpenAPI 3.0 by xeipuuv/gojsonschema.
-type older struct{ schema *gojsonschema.Schema }
+// The library cannot compile a schema that leads to another one without
+// compiling that one as well, and so on to the end. All schemas of a contract
+// are therefore one schema to it, and each is reached by a path of members that
+// the value is wrapped in: what they share is compiled once.
+type older struct {
+	all         *collected
+	group, name string
+}
 
-// compileOlder bundles the schema with all it refers to into one document, so
-// that the library has nothing to load: it would follow references to the
-// network and to files.
-func compileOlder(n openapi.Node, d Dialect, absent string) (Schema, error) {
-	definitions := make(map[string]any)
-	b := &bundle{
-		older: true, absent: absent, openapi30: d == OpenAPI30, names: make(map[string]string), prefix: "#/definitions/",
-		define: func(name string, _ openapi.Node, schema any) error { definitions[name] = schema; return nil },
+// collected is what the schemas of one contract have in common. It is empty
+// until they are all there.
+type collected struct{ schema *gojsonschema.Schema }
+
+// groupSize is how many schemas a member of the outermost object leads to. The
+// library goes through the members of both objects one by one.
+const groupSize = 64
+
+// collector brings schemas together with all they refer to, so that the library
+// has nothing to load: it would follow references to the network and to files.
+type collector struct {
+	dialect     Dialect
+	copies      *bundle
+	definitions map[string]any
+	places      []openapi.Node // of the definitions, in the order they were made
+	names       []string       // of the definitions
+	roots       []string       // the references to the schemas that were asked for
+	short       *shortener
+	all         *collected
+}
+
+func newCollector(d Dialect, absent string) *collector {
+	c := &collector{dialect: d, definitions: make(map[string]any), all: new(collected)}
+	c.copies = &bundle{
+		older: true, absent: absent, openapi30: d == OpenAPI30, names: make(map[openapi.Identity]string), prefix: "#/definitions/",
+		define: func(name string, at openapi.Node, schema any) error {
+			if m, ok := schema.(map[string]any); ok {
+				delete(m, "$schema")
+			}
+			c.definitions[name] = schema
+			c.places, c.names = append(c.places, at), append(c.names, name)
+			return nil
+		},
 	}
-	root, err := b.schema(n)
-	if err != nil {
-		return nil, err
-	}
-	if err := b.rest(); err != nil {
-		return nil, err
-	}
-	m, ok := root.(map[string]any)
-	if !ok {
-		m = map[string]any{"allOf": []any{root}}
-	}
-	if _, ref := m["$ref"]; ref {
-		m = map[string]any{"allOf": []any{m}} // siblings of $ref are ignored
-	}
-	delete(m, "$schema")
-	short := &shortener{older: true, known: make(map[string]*node), resolve: func(ref string) (any, bool) {
-		schema, ok := definitions[strings.TrimPrefix(ref, b.prefix)]
+	c.short = &shortener{older: true, known: make(map[string]*node), resolve: func(ref string) (any, bool) {
+		schema, ok := c.definitions[strings.TrimPrefix(ref, c.copies.prefix)]
 		return schema, ok
 	}}
-	quick := short.shorten(m)
+	return c
+}
+
+// compile adds a schema. It validates once finish has been called.
+func (c *collector) compile(n openapi.Node) (Schema, error) {
+	ref := c.copies.prefix + c.copies.name(n)
+	if err := c.copies.rest(); err != nil {
+		return nil, err
+	}
+	i := len(c.roots)
+	c.roots = append(c.roots, ref)
+	s := &older{all: c.all, group: strconv.Itoa(i / groupSize), name: strconv.Itoa(i % groupSize)}
+	return withShortcut(s, c.short.shorten(map[string]any{"$ref": ref})), nil
+}
+
+// finish compiles what was collected.
+func (c *collector) finish() error {
+	groups := make(map[string]any)
+	for i, ref := range c.roots {
+		name := strconv.Itoa(i / groupSize)
+		group, ok := groups[name].(map[string]any)
+		if !ok {
+			group = map[string]any{"properties": make(map[string]any)}
+			groups[name] = group
+		}
+		group["properties"].(map[string]any)[strconv.Itoa(i%groupSize)] = map[string]any{"$ref": ref}
+	}
+	s, err := c.library(map[string]any{"properties": groups, "definitions": c.definitions})
+	if err != nil {
+		return c.located(err)
+	}
+	c.all.schema = s
+	// The library keeps the documents, and needs them no more.
+	for _, definition := range c.definitions {
+		if m, ok := definition.(map[string]any); ok {
+			clear(m)
+		}
+	}
+	clear(c.definitions)
+	clear(groups)
+	return nil
+}
+
+func (c *collector) library(document map[string]any) (*gojsonschema.Schema, error) {
 	loader := gojsonschema.NewSchemaLoader()
 	loader.AutoDetect = false
-	switch d {
+	switch c.dialect {
 	case Draft6:
 		loader.Draft = gojsonschema.Draft6
 	case Draft7:
@@ -54,19 +114,49 @@ func compileOlder(n openapi.Node, d Dialect, absent string) (Schema, error) {
 	default:
 		loader.Draft = gojsonschema.Draft4
 	}
-	if len(definitions) > 0 {
-		m["definitions"] = definitions
+	return loader.Compile(gojsonschema.NewRawLoader(any(document)))
+}
+
+// located finds the schema that the library does not take, which it does not
+// tell: it is the one that fails alone, with nothing in what it refers to.
+func (c *collector) located(err error) error {
+	for i, name := range c.names {
+		stubs := map[string]any{name: c.definitions[name]}
+		c.stub(c.definitions[name], stubs)
+		alone := map[string]any{"properties": map[string]any{"it": map[string]any{"$ref": c.copies.prefix + name}}, "definitions": stubs}
+		if _, err := c.library(alone); err != nil {
+			return c.places[i].Errorf("compiling the schema: %w", err)
+		}
 	}
-	s, err := loader.Compile(gojsonschema.NewRawLoader(any(m)))
-	if err != nil {
-		return nil, err
+	return c.places[0].Errorf("compiling the schemas: %w", err)
+}
+
+// stub puts an empty schema in the place of each that is referred to.
+func (c *collector) stub(v any, stubs map[string]any) {
+	switch v := v.(type) {
+	case map[string]any:
+		if ref, ok := v["$ref"].(string); ok {
+			if name := strings.TrimPrefix(ref, c.copies.prefix); stubs[name] == nil {
+				stubs[name] = map[string]any{}
+			}
+		}
+		for _, item := range v {
+			c.stub(item, stubs)
+		}
+	case []any:
+		for _, item := range v {
+			c.stub(item, stubs)
+		}
 	}
-	return withShortcut(&older{s}, quick), nil
 }
 
 // Validate reports what the library finds, in words of our own.
 func (s *older) Validate(value any) []Violation {
-	result, err := s.schema.Validate(gojsonschema.NewRawLoader(value))
+	if s.all.schema == nil {
+		return []Violation{{Detail: "cannot be validated"}}
+	}
+	wrapped := map[string]any{s.group: map[string]any{s.name: value}}
+	result, err := s.all.schema.Validate(gojsonschema.NewRawLoader(wrapped))
 	if err != nil {
 		return []Violation{{Detail: "cannot be validated"}}
 	}
@@ -97,7 +187,7 @@ func (s *older) Validate(value any) []Violation {
 func pointer(e gojsonschema.ResultError) string {
 	var b strings.Builder
 	parts := strings.Split(e.Context().String("\x1f"), "\x1f")
-	for _, p := range parts[1:] {
+	for _, p := range parts[3:] { // behind the root and the two members around the value
 		b.WriteByte('/')
 		b.WriteString(openapi.Escape(p))
 	}

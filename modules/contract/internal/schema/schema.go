@@ -63,14 +63,15 @@ type Compiler struct {
 	dialect Dialect
 	absent  string // members marked so need not be there
 	newer   *newer
+	older   *collector
 	graph   *graph
-	ready   map[string]Schema // by place: operations share components
+	ready   map[openapi.Identity]Schema // operations share components, and much else
 }
 
 // NewCompiler compiles schemas in a dialect, for requests: members that are
 // readOnly need not be there.
 func NewCompiler(d Dialect) *Compiler {
-	return &Compiler{dialect: d, absent: "readOnly", graph: newGraph(), ready: make(map[string]Schema)}
+	return &Compiler{dialect: d, absent: "readOnly", graph: newGraph(), ready: make(map[openapi.Identity]Schema)}
 }
 
 // NewResponseCompiler is NewCompiler for responses: members that are writeOnly
@@ -81,7 +82,7 @@ func NewResponseCompiler(d Dialect) *Compiler {
 	return c
 }
 
-// Compile makes the schema at a node ready.
+// Compile makes the schema at a node ready, to be used after Finish.
 func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 	at := n
 	if m, ok := n.Value.(map[string]any); ok && len(m) == 1 {
@@ -92,7 +93,10 @@ func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 			}
 		}
 	}
-	key := at.File.Name + "#" + at.Pointer
+	key := at.Identity()
+	if c.newer != nil && c.newer.inPlace {
+		key = at.Place() // names mean what they mean at a place
+	}
 	if s, ok := c.ready[key]; ok {
 		return s, nil
 	}
@@ -107,7 +111,10 @@ func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 		}
 		s, err = c.newer.compile(at)
 	} else {
-		s, err = compileOlder(at, c.dialect, c.absent)
+		if c.older == nil {
+			c.older = newCollector(c.dialect, c.absent)
+		}
+		s, err = c.older.compile(at)
 	}
 	if err != nil {
 		return nil, at.Errorf("compiling the schema: %w", err)
@@ -115,15 +122,25 @@ func (c *Compiler) Compile(n openapi.Node) (Schema, error) {
 	if root != nil && root.boundless() {
 		s = &bounded{s, root}
 	}
+	if c.newer != nil && c.newer.inPlace {
+		key = at.Place()
+	}
 	c.ready[key] = s
 	return s, nil
 }
 
-// Finish lets go of the contract's files. The compiled schemas stay; no more
-// may be compiled.
-func (c *Compiler) Finish() {
+// Finish completes the compiled schemas and lets go of the contract's files. No
+// more may be compiled.
+func (c *Compiler) Finish() error {
+	if c.older != nil {
+		if err := c.older.finish(); err != nil {
+			return err
+		}
+		c.older = nil
+	}
 	for _, v := range c.graph.all {
 		v.at = openapi.Node{}
 	}
-	c.graph = nil
+	c.graph, c.newer, c.ready = nil, nil, nil
+	return nil
 }

@@ -89,7 +89,7 @@ func TestShortcutTakesTheOrder(t *testing.T) {
 		n, _ = n.Child(word)
 	}
 	for _, d := range []Dialect{OpenAPI30, Draft2020} {
-		s, err := NewCompiler(d).Compile(n)
+		s, err := compileOne(d, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func FuzzShortcut(f *testing.F) {
 			return
 		}
 		for _, d := range []Dialect{Draft4, OpenAPI30, Draft7, Draft2020} {
-			s, err := NewCompiler(d).Compile(openapi.Node{Files: openapi.NewFiles(file), File: file, Value: file.Root})
+			s, err := compileOne(d, openapi.Node{Files: openapi.NewFiles(file), File: file, Value: file.Root})
 			if err != nil {
 				continue
 			}
