@@ -132,7 +132,7 @@ func TestStepUp(t *testing.T) {
 	gw.write(t, "jwks.json", iss.jwks())
 	gw.write(t, "bank.yaml", `{"openapi":"3.1.0","info":{"title":"Bank","version":"1"},"paths":{
 		"/balance":{"get":{"responses":{"200":{"description":"ok"}}}},
-		"/transfer":{"get":{"operationId":"transfer","x-authentication":{"acr":["gold"],"max_age":"5m"},"responses":{"200":{"description":"ok"}}}},
+		"/transfer":{"get":{"operationId":"transfer","x-gatehouse-authentication":{"acr":["gold"],"max_age":"5m"},"responses":{"200":{"description":"ok"}}}},
 		"/routed":{"get":{"responses":{"200":{"description":"ok"}}}}}}`)
 	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), `
 	api bank {

@@ -5,15 +5,15 @@ import "time"
 // readAuthentication reads how, and how recently, a caller of the operation has
 // to have shown its issuer who it is:
 //
-//	x-authentication: { acr: [gold], max_age: 5m }
+//	x-gatehouse-authentication: { acr: [gold], max_age: 5m }
 func readAuthentication(op *Operation) error {
-	n, ok := op.At.Child("x-authentication")
+	n, ok := op.At.Child("x-gatehouse-authentication")
 	if !ok {
 		return nil
 	}
 	members, ok := n.Value.(map[string]any)
 	if !ok || len(members) == 0 {
-		return n.Errorf("x-authentication needs acr, max_age or both")
+		return n.Errorf("x-gatehouse-authentication needs acr, max_age or both")
 	}
 	for _, name := range names(n.Value) {
 		at, _ := n.Child(name)
@@ -38,7 +38,7 @@ func readAuthentication(op *Operation) error {
 			}
 			op.MaxAge = age
 		default:
-			return at.Errorf("unrecognized member %q of x-authentication; expected acr or max_age", name)
+			return at.Errorf("unrecognized member %q of x-gatehouse-authentication; expected acr or max_age", name)
 		}
 	}
 	return nil

@@ -21,7 +21,7 @@ func TestReadAuthentication(t *testing.T) {
 		`{"max_age":"1500ms"}`: "whole seconds",
 		`{"maxage":"5m"}`:      `"maxage"`,
 	} {
-		c, err := read(t, `{"openapi":"3.1.0","info":{"title":"t","version":"1"},"paths":{"/a":{"get":{"x-authentication":`+said+`,"responses":{"200":{"description":"ok"}}}}}}`)
+		c, err := read(t, `{"openapi":"3.1.0","info":{"title":"t","version":"1"},"paths":{"/a":{"get":{"x-gatehouse-authentication":`+said+`,"responses":{"200":{"description":"ok"}}}}}}`)
 		switch {
 		case wrong != "":
 			if err == nil || !strings.Contains(err.Error(), wrong) {
