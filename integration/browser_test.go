@@ -247,7 +247,7 @@ func TestConsoleInABrowser(t *testing.T) {
 	send(t, b, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: "light"}}})
 	b.shot(t, "phone")
 	if wide := b.eval(t, `document.documentElement.scrollWidth`); wide != "390" {
-		t.Errorf("on a phone the page is %s wide", wide)
+		t.Errorf("on a phone the page is %s wide, because of %s", wide, b.eval(t, `[...document.querySelectorAll("body *")].filter((e) => e.getBoundingClientRect().right > 391).map((e) => e.tagName + "." + e.className + ": " + e.textContent.slice(0, 60)).join(" | ")`))
 	}
 
 	if owned := b.eval(t, `window.__owned`); owned != "undefined" {

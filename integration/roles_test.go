@@ -23,6 +23,12 @@ func TestOperators(t *testing.T) {
 		operator root all {
 			token `+fmt.Sprintf("%x", sha256.Sum256([]byte("root's long token")))+`
 		}
+		role writer {
+			replace tenants
+		}
+		operator bob writer {
+			token `+fmt.Sprintf("%x", sha256.Sum256([]byte("bob's long token")))+`
+		}
 		local none
 	}`, liveSite)
 	as := func(token string) http.Header {
@@ -77,6 +83,9 @@ func TestOperators(t *testing.T) {
 	}
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")
+	}
+	if a := gw.change(t, "PATCH", "/gatehouse/tenants/acme", `{}`, as("bob's long token")); a.status != 200 || strings.Contains(a.body, "pro") || a.header.Get("ETag") == "" {
+		t.Errorf("who may not read: %d %s", a.status, a.body)
 	}
 	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 9 {
 		t.Errorf("%v refusals were counted", n)

@@ -246,7 +246,7 @@ func TestSession(t *testing.T) {
 		t.Errorf("the upstream is told %v", r.Header)
 	}
 	cookie := s.jarred()
-	if !strings.Contains(cookie.Get("Cookie"), "gatehouse_portal=1.") || strings.Contains(cookie.Get("Cookie"), "_login_") {
+	if !strings.Contains(cookie.Get("Cookie"), "gatehouse_session_portal=1.") || strings.Contains(cookie.Get("Cookie"), ".login.") {
 		t.Errorf("the cookies are %q", cookie)
 	}
 
@@ -291,7 +291,7 @@ func TestSession(t *testing.T) {
 	if left := s.jarred().Get("Cookie"); left != "theme=dark" {
 		t.Errorf("left in the browser: %q", left)
 	}
-	if a := gw.get(t, "/page", cookie); a.status != 401 || a.reason() != "identity.session_ended" || !strings.Contains(fmt.Sprint(a.header["Set-Cookie"]), "gatehouse_portal=; Path=/; Max-Age=0") {
+	if a := gw.get(t, "/page", cookie); a.status != 401 || a.reason() != "identity.session_ended" || !strings.Contains(fmt.Sprint(a.header["Set-Cookie"]), "gatehouse_session_portal=; Path=/; Max-Age=0") {
 		t.Errorf("the cookie after the logout: %d %s %v", a.status, a.body, a.header)
 	}
 	if err := gw.load(loginGlobals(p, ""), site+"\n# again"); err != nil {
@@ -302,7 +302,7 @@ func TestSession(t *testing.T) {
 	}
 
 	// Nothing of it is told.
-	secret := strings.TrimPrefix(strings.Split(cookie.Get("Cookie"), "gatehouse_portal=1.")[1], "")
+	secret := strings.TrimPrefix(strings.Split(cookie.Get("Cookie"), "gatehouse_session_portal=1.")[1], "")
 	for name, text := range map[string]string{"/config": gw.ask(t, "/config/"), "the log": gw.log(t), "the metrics": gw.ask(t, "/metrics")} {
 		for _, s := range []string{"p0rt%l", secret[:40], "eyJ"} {
 			if strings.Contains(text, s) {
@@ -342,7 +342,7 @@ func TestSessionIsOfOne(t *testing.T) {
 		t.Fatalf("%d %s by %v", a.status, a.body, s.path)
 	}
 	cookie := s.jarred().Get("Cookie")
-	value := strings.TrimPrefix(cookie, "gatehouse_first=")
+	value := strings.TrimPrefix(cookie, "gatehouse_session_first=")
 	is := func(what, path, cookie, reason string) {
 		t.Helper()
 		a := gw.get(t, path, http.Header{"Cookie": {cookie}})
@@ -353,16 +353,16 @@ func TestSessionIsOfOne(t *testing.T) {
 	is("its own", "/one/x", cookie, "")
 	is("an API that names the same cookie", "/two/x", cookie, "")
 	is("another name", "/three/x", cookie, "identity.missing")
-	is("renamed", "/three/x", "gatehouse_second="+value, "identity.bad_session")
-	is("changed", "/one/x", "gatehouse_first="+value[:len(value)-3]+"AAA", "identity.bad_session")
+	is("renamed", "/three/x", "gatehouse_session_second="+value, "identity.bad_session")
+	is("changed", "/one/x", "gatehouse_session_first="+value[:len(value)-3]+"AAA", "identity.bad_session")
 	is("two of them", "/one/x", cookie+"; "+cookie, "identity.bad_session")
-	is("a guess", "/one/x", "gatehouse_first=1.guess", "identity.bad_session")
+	is("a guess", "/one/x", "gatehouse_session_first=1.guess", "identity.bad_session")
 	is("half of one", "/one/x", strings.Replace(cookie, "=1.", "=2.", 1), "identity.bad_session")
 
 	// A session that a stranger brings does not become that of who logs in.
 	victim := gw.surfer(t)
 	u, _ := url.Parse("http://localhost/")
-	victim.Jar.SetCookies(u, []*http.Cookie{{Name: "gatehouse_first", Value: value, Path: "/"}})
+	victim.Jar.SetCookies(u, []*http.Cookie{{Name: "gatehouse_session_first", Value: value, Path: "/"}})
 	if a := victim.login(t, p, "/.gatehouse/login?return=/one/x", ann); a.body != "id1" {
 		t.Fatalf("%d %s", a.status, a.body)
 	}
@@ -489,19 +489,19 @@ func TestSessionOverTLS(t *testing.T) {
 	gw := start(t, behindProxy+loginGlobals(p, ""), fmt.Sprintf(site, ""))
 	tls := http.Header{"X-Forwarded-Proto": {"https"}, "X-Forwarded-For": {"192.0.2.1"}}
 	a := gw.get(t, "/.gatehouse/login", tls)
-	if c := a.header.Get("Set-Cookie"); !strings.HasPrefix(c, "__Host-gatehouse_portal_login_") || !strings.Contains(c, "; Secure") || strings.Contains(c, "Domain") || !strings.Contains(c, "Path=/;") {
+	if c := a.header.Get("Set-Cookie"); !strings.HasPrefix(c, "__Host-gatehouse_session_portal.login.") || !strings.Contains(c, "; Secure") || strings.Contains(c, "Domain") || !strings.Contains(c, "Path=/;") {
 		t.Errorf("%d %s", a.status, c)
 	}
 	if to, _ := url.Parse(a.header.Get("Location")); to.Query().Get("redirect_uri") != "https://localhost/.gatehouse/callback" {
 		t.Errorf("redirected to %v", to)
 	}
 	// A cookie without the mark may have been put there by anybody.
-	if a := gw.get(t, "/", with(tls, "Cookie", "gatehouse_portal=1.x")); a.reason() != "identity.missing" {
+	if a := gw.get(t, "/", with(tls, "Cookie", "gatehouse_session_portal=1.x")); a.reason() != "identity.missing" {
 		t.Errorf("%d %s", a.status, a.body)
 	}
 	for options, want := range map[string]string{
-		"cookie_domain example.com\ncookie_name sso": "__Secure-gatehouse_sso_login_",
-		"origin https://portal.example.com":          "__Host-gatehouse_portal_login_",
+		"cookie_domain example.com\ncookie_name sso": "__Secure-gatehouse_session_sso.login.",
+		"origin https://portal.example.com":          "__Host-gatehouse_session_portal.login.",
 	} {
 		if err := gw.load(loginGlobals(p, ""), fmt.Sprintf(site, options+"\nsame_site strict")); err != nil {
 			t.Fatal(err)
@@ -673,7 +673,7 @@ func TestSessionBesideOthers(t *testing.T) {
 	if err := gw.load(loginGlobals(p, ""), fmt.Sprintf(site, "1h", "optional")); err != nil {
 		t.Fatal(err)
 	}
-	for name, h := range map[string]http.Header{"nothing": nil, "no session": {"Cookie": {"gatehouse_portal=1.x"}}, "a browser": {"Accept": {"text/html"}}} {
+	for name, h := range map[string]http.Header{"nothing": nil, "no session": {"Cookie": {"gatehouse_session_portal=1.x"}}, "a browser": {"Accept": {"text/html"}}} {
 		if a := gw.get(t, "/", h); a.status != 200 || a.body != "" {
 			t.Errorf("optional, with %s: %d %s", name, a.status, a.body)
 		}

@@ -10,7 +10,7 @@ import (
 // gateway, after what browsers want before it and with `_`, `.` or nothing behind
 // it. Such cookies are the gateway's alone: a browser sends them to all APIs of
 // the host, whose upstreams could use them as the person does.
-const SessionCookie = "gatehouse"
+const SessionCookie = "gatehouse_session"
 
 // takeCookies takes the cookies of sessions out of the request, and returns them
 // as they came, each as name=value. Others stay as they are.

@@ -9,12 +9,12 @@ import (
 func TestSessionCookiesAreTaken(t *testing.T) {
 	for _, c := range []struct{ name, header, kept, taken string }{
 		{"none", "a=1; b=2", "a=1; b=2", ""},
-		{"one", "a=1; gatehouse=x; b=2", "a=1; b=2", "gatehouse=x"},
-		{"alone", "gatehouse_portal=x", "", "gatehouse_portal=x"},
-		{"pieces", "gatehouse_portal.1=y;a=1;gatehouse_portal=x", "a=1", "gatehouse_portal.1=y gatehouse_portal=x"},
-		{"over TLS", "__Host-gatehouse_portal=x; __Secure-gatehouse_sso=y; a=1", "a=1", "__Host-gatehouse_portal=x __Secure-gatehouse_sso=y"},
-		{"a name that is followed by a blank", "gatehouse_portal =x; a=1", "a=1", "gatehouse_portal =x"},
-		{"names that begin so", "gatehouses=1; my_gatehouse=2; a=gatehouse_x", "gatehouses=1; my_gatehouse=2; a=gatehouse_x", ""},
+		{"one", "a=1; gatehouse_session=x; b=2", "a=1; b=2", "gatehouse_session=x"},
+		{"alone", "gatehouse_session_portal=x", "", "gatehouse_session_portal=x"},
+		{"pieces", "gatehouse_session_portal.1=y;a=1;gatehouse_session_portal=x", "a=1", "gatehouse_session_portal.1=y gatehouse_session_portal=x"},
+		{"over TLS", "__Host-gatehouse_session_portal=x; __Secure-gatehouse_session_sso=y; a=1", "a=1", "__Host-gatehouse_session_portal=x __Secure-gatehouse_session_sso=y"},
+		{"a name that is followed by a blank", "gatehouse_session_portal =x; a=1", "a=1", "gatehouse_session_portal =x"},
+		{"names that begin so", "gatehouse_sessions=1; my_gatehouse_session=2; a=gatehouse_session_x", "gatehouse_sessions=1; my_gatehouse_session=2; a=gatehouse_session_x", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := http.Header{"Cookie": {c.header}}
@@ -27,7 +27,7 @@ func TestSessionCookiesAreTaken(t *testing.T) {
 			}
 		})
 	}
-	h := http.Header{"Cookie": {"a=1", "gatehouse=x", "b=2; gatehouse_y=1"}}
+	h := http.Header{"Cookie": {"a=1", "gatehouse_session=x", "b=2; gatehouse_session_y=1"}}
 	if taken := takeCookies(h); len(taken) != 2 || strings.Join(h["Cookie"], "|") != "a=1|b=2" {
 		t.Errorf("of several lines %q are left, %q taken", h["Cookie"], taken)
 	}
@@ -36,8 +36,8 @@ func TestSessionCookiesAreTaken(t *testing.T) {
 // FuzzSessionCookies: whatever a browser sends, an upstream that reads cookies
 // as net/http does finds none of ours, and all others in their order.
 func FuzzSessionCookies(f *testing.F) {
-	f.Add("a=1; gatehouse=1.abc; gatehouse.1=x; gatehouse_login_abc=1; gatehouses=2")
-	f.Add("__Host-gatehouse_a=1;;__Secure-gatehouse=; gatehouse = 1;\tgatehouse_x=\"y\"")
+	f.Add("a=1; gatehouse_session=1.abc; gatehouse_session.1=x; gatehouse_session_login_abc=1; gatehouse_sessions=2")
+	f.Add("__Host-gatehouse_session_a=1;;__Secure-gatehouse_session=; gatehouse_session = 1;\tgatehouse_session_x=\"y\"")
 	f.Fuzz(func(t *testing.T, line string) {
 		read := func(h http.Header, ours bool) (all []string) {
 			r := http.Request{Header: h}

@@ -116,7 +116,7 @@ func TestOffVouchesForNobody(t *testing.T) {
 	r := served(t, "/")
 	r.Header.Set("X-Gatehouse-Subject", "root")
 	r.Header.Set("X-API-Key", "gh_secret")
-	r.Header.Set("Cookie", "theme=dark; gatehouse=1.sealed")
+	r.Header.Set("Cookie", "theme=dark; gatehouse_session=1.sealed")
 	err := h.ServeHTTP(httptest.NewRecorder(), r, caddyhttp.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) error {
 		if got := fmt.Sprint(r.Header); got != "map[Cookie:[theme=dark]]" {
 			t.Errorf("the upstream gets %s", got)

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,8 +17,8 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/exchange"
-	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/keyset"
 )
 
 // ExchangeClient says where, and by what name, the gateway exchanges an issuer's
@@ -132,18 +131,21 @@ func (e *TokenExchange) exchanger(i *Issuer) (*exchange.Exchanger, error) {
 	}
 	key := exchangeKey{
 		i.URL, at.URL, who,
-		strings.Join(e.Audience, " "), strings.Join(e.Resource, " "), strings.Join(e.Scope, " "),
+		strings.Join(e.Audience, "\n"), strings.Join(e.Resource, "\n"), strings.Join(e.Scope, " "),
 	}
 	v, _, err := exchangers.LoadOrNew(key, func() (caddy.Destructor, error) {
 		c := &exchange.Client{Client: client, Audience: e.Audience, Resource: e.Resource, Scope: e.Scope}
-		endpoint := tokenEndpoint(i.URL, at.URL, who)
-		x := exchange.New(func(ctx context.Context, token string) (exchange.Granted, error) {
-			address, err := endpoint(ctx)
+		token := &endpoint{issuer: i.URL, configured: at.URL, what: "token_endpoint", of: who.token}
+		x := exchange.New(func(ctx context.Context, subject string) (exchange.Granted, error) {
+			address, err := token.find(ctx)
 			if err != nil {
 				exchanges.WithLabelValues(i.Name, "failed").Inc()
 				return exchange.Granted{}, err
 			}
-			g, err := c.Exchange(ctx, address, token)
+			g, err := c.Exchange(ctx, address, subject)
+			if _, odd := errors.AsType[*ask.Odd](err); err != nil && !odd {
+				token.failed()
+			}
 			switch {
 			case err != nil:
 				exchanges.WithLabelValues(i.Name, "failed").Inc()
@@ -162,30 +164,6 @@ func (e *TokenExchange) exchanger(i *Issuer) (*exchange.Exchanger, error) {
 	}
 	e.used = append(e.used, key)
 	return v.(*exchange.Exchanger), nil
-}
-
-// tokenEndpoint is the one that is configured, or found by the issuer's
-// metadata when it is first needed.
-func tokenEndpoint(issuer, configured string, who clientKey) func(context.Context) (string, error) {
-	var found atomic.Pointer[string]
-	return func(ctx context.Context) (string, error) {
-		if configured != "" {
-			return configured, nil
-		}
-		if at := found.Load(); at != nil {
-			return *at, nil
-		}
-		meta, err := keyset.Discover(ctx, issuer)
-		if err != nil {
-			return "", err
-		}
-		address := who.token(&meta)
-		if err := fetch.CheckURL(address); err != nil {
-			return "", fmt.Errorf("discovery of %q: token_endpoint %w", issuer, err)
-		}
-		found.Store(&address)
-		return address, nil
-	}
 }
 
 // cleanup gives the exchangers back.

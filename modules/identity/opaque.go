@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -91,8 +90,9 @@ func (i *Issuer) opaque() error {
 		i.asked.signed = fmt.Sprint(i.keys, i.expect.Algorithms, i.expect.Leeway)
 		verify = signedBy(i.source, i.URL, who.id, i.expect)
 	}
+	at := &endpoint{issuer: i.URL, configured: n.URL, what: "introspection_endpoint", of: who.introspection}
 	v, _, err := askers.LoadOrNew(i.asked, func() (caddy.Destructor, error) {
-		a := introspect.New(asking(i.URL, n.URL, client, who, verify), time.Duration(n.Cache), time.Duration(n.Negative), maxOpaque)
+		a := introspect.New(asking(at, client, verify), time.Duration(n.Cache), time.Duration(n.Negative), maxOpaque)
 		a.Close = client.Close
 		return a, nil
 	})
@@ -103,28 +103,18 @@ func (i *Issuer) opaque() error {
 	return nil
 }
 
-// asking asks the endpoint that is configured, or found by the issuer's metadata
-// when it is first needed.
-func asking(issuer, configured string, client *clientauth.Client, who clientKey, verify introspect.Verify) func(context.Context, string) (map[string]any, error) {
-	if configured != "" {
-		return introspect.Endpoint(configured, client, verify)
-	}
-	var endpoint atomic.Pointer[string]
+// asking asks the endpoint.
+func asking(at *endpoint, client *clientauth.Client, verify introspect.Verify) func(context.Context, string) (map[string]any, error) {
 	return func(ctx context.Context, token string) (map[string]any, error) {
-		at := endpoint.Load()
-		if at == nil {
-			meta, err := keyset.Discover(ctx, issuer)
-			if err != nil {
-				return nil, err
-			}
-			address := who.introspection(&meta)
-			if err := fetch.CheckURL(address); err != nil {
-				return nil, fmt.Errorf("discovery of %q: introspection_endpoint %w", issuer, err)
-			}
-			at = &address
-			endpoint.Store(at)
+		address, err := at.find(ctx)
+		if err != nil {
+			return nil, err
 		}
-		return introspect.Endpoint(*at, client, verify)(ctx, token)
+		claims, err := introspect.Endpoint(address, client, verify)(ctx, token)
+		if _, odd := errors.AsType[*ask.Odd](err); err != nil && !odd {
+			at.failed()
+		}
+		return claims, err
 	}
 }
 

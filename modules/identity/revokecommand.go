@@ -164,6 +164,9 @@ func (f *revokeFlags) revoke(cmd *cobra.Command) (err error) {
 	if err := json.Unmarshal(answer, &o); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)
 	}
+	if o.Value.Expires.IsZero() { // whoever may not read is not told
+		o.Value.Expires = f.v.Expires
+	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked until %s: %s\n", o.Value.Expires.Format(time.RFC3339), o.ID)
 	return err
 }

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/http"
@@ -94,7 +95,7 @@ type Session struct {
 	// How long a session lasts at most, up to 30 days. Default: 12h.
 	Lifetime caddy.Duration `json:"lifetime,omitempty"`
 
-	// What the cookie is called after `gatehouse_`; over TLS `__Host-` stands
+	// What the cookie is called after `gatehouse_session_`; over TLS `__Host-` stands
 	// before that, or `__Secure-` with a domain. APIs of one site that name the
 	// same cookie and issuer share sessions. Default: the name of the API.
 	CookieName string `json:"cookie_name,omitempty"`
@@ -283,7 +284,7 @@ func endpoints(issuer string, who clientKey) func(context.Context) (*session.End
 		if err != nil {
 			return nil, err
 		}
-		return &session.Endpoints{Authorize: m.Authorization, Token: who.token(&m), EndSession: m.EndSession, ISS: m.ISS, Methods: m.AuthMethods}, nil
+		return &session.Endpoints{Issuer: issuer, Authorize: m.Authorization, Token: who.token(&m), EndSession: m.EndSession, ISS: m.ISS, Methods: m.AuthMethods}, nil
 	}
 }
 
@@ -302,12 +303,7 @@ func (s *Session) namesFor(api string, secure bool) *names {
 	}
 	name := s.CookieName
 	if name == "" {
-		name = strings.Map(func(c rune) rune {
-			if cookieName(string(c)) {
-				return c
-			}
-			return '-'
-		}, api)
+		name = nameOf(api)
 	}
 	if name = gate.SessionCookie + "_" + name; name == gate.SessionCookie+"_" {
 		name = gate.SessionCookie
@@ -322,6 +318,21 @@ func (s *Session) namesFor(api string, secure bool) *names {
 	n := &names{api, secure, name, name + "\x00" + s.issuer.URL + "\x00" + s.shared.provider.ID, memory.New[*live](opened)}
 	s.names.Store(n)
 	return n
+}
+
+// nameOf is an API's name in that of a cookie. Two APIs do not have one.
+func nameOf(api string) string {
+	name := strings.Map(func(c rune) rune {
+		if cookieName(string(c)) {
+			return c
+		}
+		return '-'
+	}, api)
+	if name == api {
+		return name
+	}
+	sum := sha256.Sum256([]byte(api))
+	return fmt.Sprintf("%.56s-%x", name, sum[:4])
 }
 
 // set adds a cookie to an answer. It is for this host alone, or the domain, and

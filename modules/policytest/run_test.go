@@ -406,7 +406,7 @@ cases:
     expect: { status: 401, reason: identity.inactive }
   - name: a cookie of a session
     as: nobody
-    request: { path: /, headers: { Cookie: gatehouse_orders=1.x } }
+    request: { path: /, headers: { Cookie: gatehouse_session_orders=1.x } }
     expect: { status: 401, reason: identity.bad_session }
   - name: a login
     as: nobody

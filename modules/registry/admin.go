@@ -200,6 +200,9 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	if created {
 		status = http.StatusCreated
 	}
+	if !who.able(readVerb, k.name()) { // a change of nothing must not show what is there
+		o = &object{ID: o.ID, Version: o.Version, Source: o.Source}
+	}
 	return answer(w, status, o)
 }
 

@@ -36,7 +36,7 @@ type object struct {
 	Updated time.Time       `json:"updated,omitzero"`
 	By      string          `json:"by,omitempty"`
 	Source  string          `json:"source"` // live or config
-	Value   json.RawMessage `json:"value"`
+	Value   json.RawMessage `json:"value,omitempty"`
 
 	ready any // as the kind reads it; nil if it cannot
 }

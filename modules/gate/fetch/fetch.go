@@ -22,8 +22,18 @@ var client = &http.Client{Transport: &http.Transport{
 	if len(via) > 3 {
 		return errors.New("more than three redirects")
 	}
-	return CheckURL(r.URL.String())
+	return CheckNamed(via[0].URL.String(), r.URL.String())
 }}
+
+// CheckNamed is CheckURL for an address that another names, by what it answers.
+// What is named over https has to be https: somebody far away says nothing about
+// what listens on this machine.
+func CheckNamed(by, raw string) error {
+	if isHTTPS(by) && !isHTTPS(raw) {
+		return fmt.Errorf("%q must be https, as what names it", Name(raw))
+	}
+	return CheckURL(raw)
+}
 
 // CheckURL accepts https, and http to this machine only: whoever can change
 // what is fetched on its way can decide for us.
@@ -41,6 +51,11 @@ func CheckURL(raw string) error {
 		return nil
 	}
 	return fmt.Errorf("%q must be https; http is accepted for this machine only", Name(raw))
+}
+
+func isHTTPS(raw string) bool {
+	scheme, _, _ := strings.Cut(raw, ":")
+	return strings.EqualFold(scheme, "https")
 }
 
 // Name is what may be said of a URL in logs, labels and errors: the query and

@@ -16,6 +16,26 @@ func TestCheckURL(t *testing.T) {
 	}
 }
 
+// TestCheckNamed: an issuer far away must not send the gateway to something that
+// listens on the gateway's own machine.
+func TestCheckNamed(t *testing.T) {
+	for _, c := range []struct {
+		by, named string
+		ok        bool
+	}{
+		{"https://id.example.com", "https://id.example.com/token", true},
+		{"https://id.example.com", "https://localhost/token", true},
+		{"https://id.example.com", "http://localhost:2019/stop", false},
+		{"https://id.example.com", "HTTP://127.0.0.1/", false},
+		{"http://localhost:9000", "http://localhost:9000/token", true},
+		{"http://localhost:9000", "http://id.example.com", false},
+	} {
+		if err := CheckNamed(c.by, c.named); (err == nil) != c.ok {
+			t.Errorf("%s by %s: %v", c.named, c.by, err)
+		}
+	}
+}
+
 // TestSecrets holds that a key in a URL is in no error.
 func TestSecrets(t *testing.T) {
 	const address = "http://user:hunter2@127.0.0.1:1/list?key=hunter3"

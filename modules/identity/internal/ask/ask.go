@@ -157,6 +157,7 @@ func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(co
 	// Not a request's context: others wait for the same answer.
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
 	defer cancel()
+	began := time.Now()
 	var err error
 	asked := true
 	select {
@@ -172,6 +173,7 @@ func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(co
 	delete(a.flights, key)
 	defer close(f.done)
 	odd, isOdd := errors.AsType[*Odd](err)
+	ended := now.Add(time.Since(began)) // a pause begins then
 	switch {
 	case !asked:
 		f.err = err
@@ -183,10 +185,13 @@ func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(co
 		}
 		a.failures, a.closed = 0, time.Time{} // it does answer
 		o, _ := a.odd.Get(key)
-		a.odd.Put(key, oddity{f.err, now.Add(pause(o.times)), o.times + 1})
+		a.odd.Put(key, oddity{f.err, ended.Add(pause(o.times)), o.times + 1})
 	default:
 		f.err = fmt.Errorf("%w: %w", ErrAway, err)
-		a.closed, a.last = now.Add(pause(a.failures)), err
+		if ended.Before(a.closed) { // of one failure, many questions at once may tell
+			return
+		}
+		a.closed, a.last = ended.Add(pause(a.failures)), err
 		a.failures++
 	}
 }

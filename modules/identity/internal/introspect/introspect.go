@@ -4,6 +4,7 @@ package introspect
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -37,12 +38,15 @@ type Asker struct {
 	question  func(ctx context.Context, token string) (map[string]any, error) // see Endpoint
 	good, bad time.Duration                                                   // how long a yes is remembered, and a no
 	asker     *ask.Asker[Answer]
-	answers   *memory.Memory[Answer]
+
+	// By the tokens' hashes: a stranger's may be long. Those that are not good
+	// have a place of their own, where they push out nothing else.
+	yes, no *memory.Memory[Answer]
 }
 
 // New makes an Asker that remembers at least answers answers.
 func New(question func(context.Context, string) (map[string]any, error), good, bad time.Duration, answers int) *Asker {
-	return &Asker{question: question, good: good, bad: bad, asker: ask.New[Answer](), answers: memory.New[Answer](answers)}
+	return &Asker{question: question, good: good, bad: bad, asker: ask.New[Answer](), yes: memory.New[Answer](answers), no: memory.New[Answer](answers / 4)}
 }
 
 // Destruct closes what is kept open; a question ends by its deadline.
@@ -59,8 +63,13 @@ func (a *Asker) About(ctx context.Context, token string, now time.Time) (Answer,
 	if len(token) > maxToken {
 		return Answer{Until: now}, nil
 	}
+	sum := sha256.Sum256([]byte(token))
+	key := string(sum[:])
 	known := func() (Answer, bool) {
-		answer, ok := a.answers.Get(token)
+		answer, ok := a.yes.Get(key)
+		if !ok || !now.Before(answer.Until) {
+			answer, ok = a.no.Get(key)
+		}
 		return answer, ok && now.Before(answer.Until)
 	}
 	if answer, ok := known(); ok {
@@ -71,12 +80,11 @@ func (a *Asker) About(ctx context.Context, token string, now time.Time) (Answer,
 		if err != nil {
 			return Answer{}, err
 		}
-		keep := a.bad
+		answer, in := Answer{claims, now.Add(a.bad)}, a.no
 		if claims != nil {
-			keep = a.good
+			answer.Until, in = now.Add(a.good), a.yes
 		}
-		answer := Answer{claims, now.Add(keep)}
-		a.answers.Put(token, answer)
+		in.Put(key, answer)
 		return answer, nil
 	})
 }

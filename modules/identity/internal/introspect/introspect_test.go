@@ -154,12 +154,12 @@ func TestAbout(t *testing.T) {
 	if n := asked.Load(); n != 5 {
 		t.Errorf("an issuer that is away was asked %d times, want once", n-4)
 	}
-	is("d", at.Add(time.Second), "away")
-	is("d", at.Add(2*time.Second), "away") // twice as long
+	is("d", at.Add(1500*time.Millisecond), "away")
+	is("d", at.Add(3*time.Second), "away") // twice as long
 	if n := asked.Load(); n != 6 {
 		t.Errorf("asked %d times more, want twice", n-4)
 	}
 	fails.Store(false)
-	is("d", at.Add(4*time.Second), "yes")
+	is("d", at.Add(5*time.Second), "yes")
 	is(strings.Repeat("x", maxToken+1), at.Add(5*time.Second), "no")
 }

@@ -200,6 +200,9 @@ func CheckAnswer(claims map[string]any, issuer string, x *Expect, now time.Time)
 	if iss, there := claims["iss"]; there && iss != issuer {
 		return expires, fault(WrongIssuer, "the token is another issuer's")
 	}
+	if isNoAccess(claims) {
+		return expires, fault(WrongType, "the token is no access token")
+	}
 	x2 := *x
 	x2.Types = []string{""}
 	t := &Token{Claims: claims}
@@ -209,6 +212,19 @@ func CheckAnswer(claims map[string]any, issuer string, x *Expect, now time.Time)
 	t.Claims = withEnd(claims, now)
 	_, err = t.check(&x2, now)
 	return expires, err
+}
+
+// isNoAccess reports whether an issuer answers about a refresh or an ID token, as
+// some do, and say so in one of these.
+func isNoAccess(claims map[string]any) bool {
+	for _, name := range []string{"token_use", "token_type", "typ"} {
+		word, _ := claims[name].(string)
+		word = strings.ToLower(word)
+		if strings.Contains(word, "refresh") || word == "offline" || word == "id" || strings.HasSuffix(word, "id_token") {
+			return true
+		}
+	}
+	return false
 }
 
 // Date reads a NumericDate (RFC 7519, section 2).

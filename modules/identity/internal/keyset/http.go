@@ -40,7 +40,7 @@ func FromDiscovery(issuer string, skipped func([]string)) Fetch {
 		if err != nil {
 			return nil, err
 		}
-		if err := fetch.CheckURL(meta.JWKS); err != nil {
+		if err := fetch.CheckNamed(issuer, meta.JWKS); err != nil {
 			return nil, fmt.Errorf("discovery of %q: jwks_uri %w", issuer, err)
 		}
 		return FromURL(meta.JWKS, skipped)(ctx)

@@ -28,8 +28,9 @@ type Cookie struct{ Name, Value string }
 // maxLogins bounds what is looked at: a browser keeps as many as it likes.
 const maxLogins = 16
 
-// loginMark is between the name and what tells one login from another.
-const loginMark = "_login_"
+// loginMark is between the name, which has no dot, and what tells one login from
+// another.
+const loginMark = ".login."
 
 // LoginName is the name of a login's cookie.
 func LoginName(name, state string) string { return name + loginMark + state[:min(len(state), 10)] }

@@ -31,6 +31,8 @@ func (r *Refused) Error() string { return fmt.Sprintf("the issuer refuses: %.64q
 
 // Endpoints are where a provider is asked what.
 type Endpoints struct {
+	Issuer string // who names them
+
 	Authorize, Token, EndSession string
 
 	ISS     bool     // answers say who gives them (RFC 9207)
@@ -40,12 +42,12 @@ type Endpoints struct {
 // Check finds addresses that must not be used.
 func (e *Endpoints) Check() error {
 	for name, address := range map[string]string{"authorization_endpoint": e.Authorize, "token_endpoint": e.Token} {
-		if err := fetch.CheckURL(address); err != nil {
+		if err := fetch.CheckNamed(e.Issuer, address); err != nil {
 			return fmt.Errorf("%s %w", name, err)
 		}
 	}
 	if e.EndSession != "" {
-		if err := fetch.CheckURL(e.EndSession); err != nil {
+		if err := fetch.CheckNamed(e.Issuer, e.EndSession); err != nil {
 			return fmt.Errorf("end_session_endpoint %w", err)
 		}
 	}

@@ -119,7 +119,7 @@ func TestCookies(t *testing.T) {
 		{"too high a count", "gh=9.abc", "", true, 0},
 		{"two of the name", "gh=1.abc; gh=1.def", "", true, 0},
 		{"a name that begins so", "ghost=1; gh=1.abc", "abc", false, 0},
-		{"logins", "gh_login_abc=x; gh=1.abc; gh_login_def=y", "abc", false, 2},
+		{"logins", "gh.login.abc=x; gh=1.abc; gh.login.def=y", "abc", false, 2},
 		{"somebody else's beside", "gh-other=1; gh=1.abc", "abc", false, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestCookies(t *testing.T) {
 func TestSplit(t *testing.T) {
 	for _, n := range []int{1, chunk - 3, chunk - 2, chunk - 1, chunk, 2*chunk - 2, 2*chunk - 1, MaxSealed, MaxSealed + 1} {
 		text := strings.Repeat("x", n)
-		pieces, ok := Split("__Host-gatehouse_portal", text)
+		pieces, ok := Split("__Host-gatehouse_session_portal", text)
 		if ok != (n <= MaxSealed) {
 			t.Errorf("%d: %v", n, ok)
 		}
@@ -147,7 +147,7 @@ func TestSplit(t *testing.T) {
 			}
 			line = append(line, p.Name+"="+p.Value)
 		}
-		got := Take(line, "__Host-gatehouse_portal")
+		got := Take(line, "__Host-gatehouse_session_portal")
 		if ok && (got.Value != text || got.Broken || got.Chunks != len(pieces)) {
 			t.Errorf("%d: %d bytes come back in %d pieces", n, len(got.Value), got.Chunks)
 		}
@@ -206,7 +206,7 @@ func FuzzPlace(f *testing.F) {
 // FuzzCookies: whatever a browser sends, nothing but what was sealed can be
 // opened.
 func FuzzCookies(f *testing.F) {
-	f.Add("a=1; gh=1.abc; gh.1=x; gh_login_abc=1; ghost=2")
+	f.Add("a=1; gh=1.abc; gh.1=x; gh.login.abc=1; ghost=2")
 	f.Add("gh=3.a; gh.1=b; gh.2=c;;gh.02=3; gh=; gh.=")
 	r := ring(f, t0)
 	f.Fuzz(func(t *testing.T, line string) {
