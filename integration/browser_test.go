@@ -21,6 +21,8 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
 // browser is a Chromium that looks at the console's page and is watched.
@@ -98,6 +100,21 @@ func send[P, R any](t *testing.T, b *browser, cmd cdp.Command[P, R], params P) {
 	if _, err := chromedp.Call(b.ctx, cmd, params); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// sessionCookies counts those that the browser keeps of a session.
+func (b *browser) sessionCookies(t *testing.T) (n int) {
+	t.Helper()
+	got, err := chromedp.Call(b.ctx, network.GetCookies, network.GetCookiesParams{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range got.Cookies {
+		if strings.Contains(c.Name, gate.SessionCookie) && !strings.Contains(c.Name, ".login.") {
+			n++
+		}
+	}
+	return n
 }
 
 // eval runs a script of the test's own and returns what it says.

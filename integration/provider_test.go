@@ -35,6 +35,7 @@ type provider struct {
 	audience []string
 	short    atomic.Int64 // how long access tokens are good that come with a refresh token; 0: 5 minutes
 	renewed  atomic.Int64 // refresh tokens that were used
+	signs    atomic.Bool  // access tokens are signed, and long
 
 	keys map[string]crypto.PublicKey // of clients that sign, by client and kid
 }

@@ -38,6 +38,21 @@ type loggingOut struct {
 
 func (c loggingOut) PostLogoutRedirectURIs() []string { return c.back }
 
+// given is a client whose access tokens are signed.
+type given struct{ op.Client }
+
+func (given) AccessTokenType() op.AccessTokenType { return op.AccessTokenTypeJWT }
+
+// GetPrivateClaimsFromScopes puts into signed access tokens as many groups as some
+// companies have.
+func (p *provider) GetPrivateClaimsFromScopes(context.Context, string, string, []string) (map[string]any, error) {
+	groups := make([]string, 180)
+	for i := range groups {
+		groups[i] = fmt.Sprintf("cn=group-%03d,ou=groups", i)
+	}
+	return map[string]any{"groups": groups, "tenant": "acme"}, nil
+}
+
 // GetClientByClientID lets the portal log out, and knows the gateway as one that
 // may exchange tokens.
 func (p *provider) GetClientByClientID(ctx context.Context, id string) (op.Client, error) {
@@ -51,6 +66,9 @@ func (p *provider) GetClientByClientID(ctx context.Context, id string) (op.Clien
 	var back []string
 	for _, uri := range c.RedirectURIs() {
 		back = append(back, strings.Replace(uri, "/callback", "/logged-out", 1))
+	}
+	if p.signs.Load() {
+		c = given{c}
 	}
 	return p.authenticated(loggingOut{c, back}), nil
 }
@@ -579,6 +597,64 @@ func TestSessionIsRenewed(t *testing.T) {
 	eventually(t, "the session to be over", func() bool { return gw.get(t, "/", s.jarred()).reason() == "identity.session_ended" })
 }
 
+// TestSessionInACluster: of two gateways one renews a session, whose refresh
+// token an issuer takes once; the other serves it on, and both know of an end
+// within a second.
+func TestSessionInACluster(t *testing.T) {
+	p := newLoginProvider(t, "http://localhost")
+	r := startRedis(t)
+	site := "api portal {\nidentity {\nsession main\n}\nrespond {http.auth.user.id}\n}"
+	nodes := []*gateway{prepare(t), prepare(t)}
+	for _, g := range nodes {
+		src := g.caddyfile("cluster unix://"+r.sock+"\n"+loginGlobals(p, ""), site)
+		g.process(t, strings.ReplaceAll(src, filepath.Join(g.dir, "storage"), filepath.Join(nodes[0].dir, "storage")))
+		g.up(t, 1)
+	}
+	s := nodes[0].surfer(t)
+	p.short.Store(int64(4 * time.Second))
+	if a := s.login(t, p, "/", ann); a.body != "id1" {
+		t.Fatalf("%d %s by %v", a.status, a.body, s.path)
+	}
+	old := s.jarred()
+	p.short.Store(0)
+	eventually(t, "the session to be renewed", func() bool {
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				if a := nodes[i%2].get(t, "/", old); a.body != "id1" {
+					t.Errorf("gateway %d: %d %s", i%2, a.status, a.body)
+				}
+			})
+		}
+		wg.Wait()
+		return p.renewed.Load() > 0
+	})
+	if n := p.renewed.Load(); n != 1 {
+		t.Errorf("renewed %d times", n)
+	}
+	cookie := old
+	for _, g := range nodes { // one of them has the new cookie, which is good at both
+		if c := g.get(t, "/", old).header.Get("Set-Cookie"); c != "" {
+			cookie = http.Header{"Cookie": {strings.Split(c, ";")[0]}}
+		}
+	}
+	if cookie.Get("Cookie") == old.Get("Cookie") {
+		t.Fatal("neither gateway has a new cookie")
+	}
+	for i, g := range nodes {
+		if a := g.get(t, "/", cookie); a.body != "id1" {
+			t.Errorf("the renewed session at gateway %d: %d %s", i, a.status, a.body)
+		}
+	}
+	a := nodes[0].do(t, "POST", "/.gatehouse/backchannel-logout", http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}, url.Values{"logout_token": {p.logoutToken(t, nil)}}.Encode())
+	if a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	ended := time.Now()
+	eventually(t, "the other gateway to know of the end", func() bool { return nodes[1].get(t, "/", cookie).reason() == "identity.session_ended" })
+	t.Logf("known after %v", time.Since(ended))
+}
+
 // TestBackchannelLogout: what the issuer ends is over at once, at every gateway
 // that shares the storage, and after a restart.
 func TestBackchannelLogout(t *testing.T) {
@@ -770,10 +846,19 @@ func TestSessionInABrowser(t *testing.T) {
 		_, _ = fmt.Fprintf(w, `<!doctype html><link rel=icon href=data:,><h1>%s</h1><p id=cookie>%s</p><p id=method>%s</p>
 			<form id=change method=post action=/orders></form><form id=out method=post action=/.gatehouse/logout></form>`, r.Header.Get("X-Gatehouse-Subject"), r.Header.Get("Cookie"), r.Method)
 	})
-	for _, strict := range []string{"lax", "strict"} {
-		t.Run(strict, func(t *testing.T) {
+	for _, c := range []struct {
+		name, sameSite, login, issuer, tenant string
+		pieces                                int // of the cookie
+	}{
+		{"lax", "lax", "", "", "", 1},
+		{"strict", "strict", "", "", "", 1},
+		{"access token in pieces", "lax", "principal access_token", "audience portal", "acme", 3},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p.signs.Store(c.pieces > 1)
 			gw := prepare(t)
-			src := gw.caddyfile(loginGlobals(p, ""), "api portal {\nidentity {\nsession main {\nsame_site "+strict+"\n}\n}\nreverse_proxy "+back.addr()+"\n}")
+			globals := strings.Replace(loginGlobals(p, c.login), "login {", c.issuer+"\nlogin {", 1)
+			src := gw.caddyfile(globals, "api portal {\nidentity {\nsession main {\nsame_site "+c.sameSite+"\n}\n}\nreverse_proxy "+back.addr()+"\n}")
 			src = strings.Replace(src, "http://localhost {\n\tbind unix/"+gw.sock, origin+" {", 1)
 			if err := gw.loadFile(src); err != nil {
 				t.Fatal(err)
@@ -782,6 +867,12 @@ func TestSessionInABrowser(t *testing.T) {
 			b.until(t, "the provider's form", `document.getElementById("username") !== null`)
 			b.eval(t, fmt.Sprintf(`(() => { document.getElementById("username").value = %q; document.getElementById("password").value = "verysecure"; document.querySelector("button").click() })()`, ann))
 			b.until(t, "the page", `document.querySelector("h1") !== null && document.querySelector("h1").textContent === "id1" && location.href === "`+origin+`/orders?page=2"`)
+			if r, _ := back.got(); r.Header.Get("X-Gatehouse-Tenant") != c.tenant {
+				t.Errorf("the upstream is told %v", r.Header)
+			}
+			if n := b.sessionCookies(t); n != c.pieces {
+				t.Errorf("the session has %d pieces", n)
+			}
 			if seen := b.eval(t, `document.getElementById("cookie").textContent + document.cookie`); seen != "" {
 				t.Errorf("the page and its scripts see %q", seen)
 			}

@@ -18,7 +18,7 @@ import (
 
 func newTellJWT(tb testing.TB) *TellJWT {
 	tb.Helper()
-	dir, err := os.MkdirTemp("", "keys")
+	dir, err := os.MkdirTemp("", "keys") //nolint:usetesting // see the cleanup
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -53,11 +53,12 @@ func Status(what string, status int, code string) error {
 	if IsCode(code) {
 		err = fmt.Errorf("%w %s", err, code)
 	}
-	switch {
-	case Ours(code), status < 400:
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusTooManyRequests,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return err
-	case slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusTooManyRequests,
-		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout}, status):
+	}
+	if Ours(code) || status < http.StatusBadRequest {
 		return err
 	}
 	return &Odd{err, status >= http.StatusInternalServerError}
@@ -110,7 +111,7 @@ func New[A any]() *Asker[A] {
 func (a *Asker[A]) Do(ctx context.Context, name string, now time.Time, known func() (A, bool), question func(context.Context) (A, error)) (answer A, err error) {
 	sum := sha256.Sum256([]byte(name))
 	key := string(sum[:])
-	f, err := a.fly(key, now, known, question) //nolint:contextcheck // others wait for the same answer
+	f, err := a.fly(key, now, known, question)
 	if err != nil {
 		return answer, err
 	}

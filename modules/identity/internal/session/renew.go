@@ -51,7 +51,7 @@ func (n *Renewer) Latest(s *Session) *Session {
 // deadline that it is given, or joins who has asked. An error that is no *Refused
 // means that nobody can tell.
 func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, question func(context.Context) (*Session, error)) (*Session, error) {
-	this := s.ID + " " + strconv.Itoa(int(s.Gen))
+	this := s.ID + " " + strconv.Itoa(s.Gen)
 	known := func() (renewal, bool) {
 		if l := n.Latest(s); l.Gen > s.Gen {
 			return renewal{next: l}, true
