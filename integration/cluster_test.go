@@ -99,7 +99,7 @@ type redis struct {
 	cmd  *exec.Cmd
 }
 
-func startRedis(t *testing.T) *redis {
+func startRedis(t testing.TB) *redis {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is missing; make deps installs it, or apt-get install redis-server")
@@ -115,7 +115,7 @@ func startRedis(t *testing.T) *redis {
 	return r
 }
 
-func (r *redis) start(t *testing.T) {
+func (r *redis) start(t testing.TB) {
 	t.Helper()
 	r.cmd = exec.Command("redis-server", "--port", "0", "--unixsocket", r.sock, "--save", "", "--dir", filepath.Dir(r.sock))
 	if err := r.cmd.Start(); err != nil {
@@ -143,7 +143,7 @@ func (r *redis) kill() {
 func (r *redis) signal(s os.Signal) { _ = r.cmd.Process.Signal(s) }
 
 // eventually waits for what happens in the background.
-func eventually(t *testing.T, what string, is func() bool) {
+func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if is() {

@@ -27,6 +27,7 @@ func BenchmarkWalk(b *testing.B) {
 		{"api-identity-require-quota", "api demo {\nlog denied\nidentity main\nrequire scope orders:read\n" + quota + "respond ok\n}"},
 		{"reputation", "api demo {\nlog denied\nreputation {\ndeny 192.0.2.128/25\n}\nrespond ok\n}"},
 		{"quota", "api demo {\nlog denied\nquota per address 100000000/m burst 100000000\nrespond ok\n}"},
+		{"quota-shared", "api demo {\nlog denied\nquota per address 100000000/m burst 100000000\nrespond ok\n}"},
 		{"quota-habit", "api demo {\nlog denied\nquota per address 100000000/m burst 100000000 {\nhabit 10x\n}\nrespond ok\n}"},
 		{"transcode-unmatched", "api demo {\nlog denied\ntranscode shop.binpb\nrespond ok\n}"},
 		{"catalog", "api demo {\nlog denied\ncatalog\nrespond ok\n}"},
@@ -38,7 +39,11 @@ func BenchmarkWalk(b *testing.B) {
 			gw := prepare(b)
 			gw.write(b, "jwks.json", iss.jwks())
 			gw.write(b, "shop.binpb", string(shop.Set))
-			if err := gw.load("identity {\nissuer main https://id.test {\njwks jwks.json\naudience orders-api\n}\n}", c.site); err != nil {
+			globals := "identity {\nissuer main https://id.test {\njwks jwks.json\naudience orders-api\n}\n}"
+			if c.name == "quota-shared" {
+				globals += "\ncluster unix://" + startRedis(b).sock
+			}
+			if err := gw.load(globals, c.site); err != nil {
 				b.Fatal(err)
 			}
 			app, err := caddy.ActiveContext().App("http")
