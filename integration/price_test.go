@@ -70,6 +70,41 @@ func BenchmarkWalk(b *testing.B) {
 	}
 }
 
+// BenchmarkSessionWalk is what a browser's session costs: the cookie is opened
+// once, and then found by its text. A cookie's length is what remains.
+func BenchmarkSessionWalk(b *testing.B) {
+	p := newLoginProvider(b, "http://localhost")
+	gw := prepare(b)
+	if err := gw.load(loginGlobals(p, ""), "handle /plain {\nrespond ok\n}\nhandle /api {\napi bare {\nlog denied\nrespond ok\n}\n}\nhandle {\napi portal {\nlog denied\nidentity {\nsession main\n}\nrespond ok\n}\n}"); err != nil {
+		b.Fatal(err)
+	}
+	s := gw.surfer(b)
+	if a := s.login(b, p, "/", ann); a.status != 200 {
+		b.Fatalf("%d %s", a.status, a.body)
+	}
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := app.(*caddyhttp.App).Servers["srv0"]
+	for _, path := range []string{"/plain", "/api", "/"} {
+		b.Run(path, func(b *testing.B) {
+			req, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://localhost"+path, nil)
+			req.RequestURI, req.RemoteAddr, req.Header = path, "192.0.2.1:1234", s.jarred()
+			b.ReportAllocs()
+			for b.Loop() {
+				r := *req
+				r.Header = req.Header.Clone()
+				w := &sink{header: make(http.Header, 8)}
+				server.ServeHTTP(w, &r)
+				if w.status != http.StatusOK {
+					b.Fatalf("status %d: %s", w.status, w.body.String())
+				}
+			}
+		})
+	}
+}
+
 // sink takes an answer for nothing.
 type sink struct {
 	header http.Header

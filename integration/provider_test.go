@@ -40,7 +40,7 @@ type provider struct {
 	keys map[string]crypto.PublicKey // of clients that sign, by client and kid
 }
 
-func newProvider(t *testing.T) *provider {
+func newProvider(t testing.TB) *provider {
 	t.Helper()
 	p := &provider{issued: map[string]op.TokenRequest{}, audience: []string{"orders-api"}}
 	var handler http.Handler

@@ -112,7 +112,7 @@ func (p *provider) logoutToken(t *testing.T, change map[string]any) string {
 }
 
 // newLoginProvider is a provider at which people log in to some origins.
-func newLoginProvider(t *testing.T, origins ...string) *provider {
+func newLoginProvider(t testing.TB, origins ...string) *provider {
 	t.Helper()
 	var uris []string
 	for _, o := range origins {
@@ -136,7 +136,7 @@ type surfer struct {
 	path   []string // where redirects led
 }
 
-func (g *gateway) surfer(t *testing.T) *surfer {
+func (g *gateway) surfer(t testing.TB) *surfer {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -160,7 +160,7 @@ func (g *gateway) surfer(t *testing.T) *surfer {
 	return s
 }
 
-func (s *surfer) do(t *testing.T, method, address string, header http.Header, form url.Values) answer {
+func (s *surfer) do(t testing.TB, method, address string, header http.Header, form url.Values) answer {
 	t.Helper()
 	if strings.HasPrefix(address, "/") {
 		address = "http://localhost" + address
@@ -184,7 +184,7 @@ func (s *surfer) do(t *testing.T, method, address string, header http.Header, fo
 	return answer{resp.StatusCode, resp.Header, resp.Trailer, string(body)}
 }
 
-func (s *surfer) get(t *testing.T, address string, header http.Header) answer {
+func (s *surfer) get(t testing.TB, address string, header http.Header) answer {
 	t.Helper()
 	return s.do(t, http.MethodGet, address, header, nil)
 }
@@ -192,7 +192,7 @@ func (s *surfer) get(t *testing.T, address string, header http.Header) answer {
 var loginForm = regexp.MustCompile(`name="id" value="([^"]+)"`)
 
 // login asks for a page, logs in at the provider, and returns what comes then.
-func (s *surfer) login(t *testing.T, p *provider, page, user string) answer {
+func (s *surfer) login(t testing.TB, p *provider, page, user string) answer {
 	t.Helper()
 	a := s.get(t, page, nil)
 	id := loginForm.FindStringSubmatch(a.body)
