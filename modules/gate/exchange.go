@@ -164,13 +164,18 @@ func stripAsserted(r *http.Request) {
 	delete(r.Header, "Trailer")
 }
 
-// asserted compares as a backend would that folds case and underscores.
 func asserted(name string) bool {
 	const prefix = "x-gatehouse-"
-	if len(name) < len(prefix) {
+	return len(name) >= len(prefix) && Alike(name[:len(prefix)], prefix)
+}
+
+// Alike compares the name of a header field with one in lower case, as a backend
+// does that folds case and takes an underscore for a hyphen.
+func Alike(name, lower string) bool {
+	if len(name) != len(lower) {
 		return false
 	}
-	for i := range len(prefix) {
+	for i := range len(name) {
 		c := name[i]
 		switch {
 		case c >= 'A' && c <= 'Z':
@@ -178,7 +183,7 @@ func asserted(name string) bool {
 		case c == '_':
 			c = '-'
 		}
-		if c != prefix[i] {
+		if c != lower[i] {
 			return false
 		}
 	}

@@ -31,6 +31,7 @@ const (
 	GuardQuery
 	GuardHeaders
 	GuardFraming
+	GuardOverride
 	GuardContentType
 	GuardContentEncoding
 	GuardBodyTooLarge
@@ -148,6 +149,7 @@ var reasons = [reasonCount]struct {
 	GuardQuery:           {"guard.query", 400, "The query is malformed or has too many members."},
 	GuardHeaders:         {"guard.headers", 431, "The request has too many header fields."},
 	GuardFraming:         {"guard.framing", 400, "The request's header fields contradict each other."},
+	GuardOverride:        {"guard.override", 400, "A header field asks for another method or path than the request has."},
 	GuardContentType:     {"guard.content_type", 415, "This content type is not accepted here."},
 	GuardContentEncoding: {"guard.content_encoding", 415, "This content encoding is not accepted here."},
 	GuardBodyTooLarge:    {"guard.body_too_large", 413, "The request body is too large."},

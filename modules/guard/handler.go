@@ -5,6 +5,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,6 +23,7 @@ var checks = [checkCount]func(h *Handler, ex *gate.Exchange, r *http.Request, en
 	queryCheck:           (*Handler).query,
 	headersCheck:         (*Handler).headers,
 	framingCheck:         (*Handler).framing,
+	overrideCheck:        (*Handler).override,
 	contentTypeCheck:     (*Handler).contentType,
 	contentEncodingCheck: (*Handler).contentEncoding,
 	bodyCheck:            (*Handler).body,
@@ -126,6 +128,20 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	}
 	if len(r.TransferEncoding) > 0 && (r.ProtoMajor != 1 || r.ProtoMinor == 0) {
 		return refuse("HTTP/1.0 knows no transfer coding.")
+	}
+	return nil
+}
+
+// overriding are header fields by which frameworks take a request for another
+// than it is: of another method, or to another path, than was matched, allowed
+// and logged here.
+var overriding = [...]string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+
+func (*Handler) override(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
+	for name := range r.Header {
+		if len(name) >= len("x-http-method") && name[0] == 'X' && slices.ContainsFunc(overriding[:], func(o string) bool { return gate.Alike(name, o) }) {
+			return &gate.Denial{Reason: gate.GuardOverride, Detail: "The field " + name + " is not accepted here."}
+		}
 	}
 	return nil
 }

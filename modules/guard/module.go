@@ -95,6 +95,7 @@ const (
 	queryCheck
 	headersCheck
 	framingCheck
+	overrideCheck
 	contentTypeCheck
 	contentEncodingCheck
 	bodyCheck
@@ -102,7 +103,7 @@ const (
 	checkCount
 )
 
-var checkNames = []string{"path", "url", "query", "headers", "framing", "content_type", "content_encoding", "body", "json"}
+var checkNames = []string{"path", "url", "query", "headers", "framing", "override", "content_type", "content_encoding", "body", "json"}
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
