@@ -799,7 +799,7 @@ func sessionProvocations(t *testing.T) map[gate.Reason]provoked {
 	return map[gate.Reason]provoked{
 		gate.IdentityLogin: page(func(t *testing.T, gw *gateway) answer { return gw.get(t, "/", http.Header{"Accept": {"text/html"}}) }),
 		gate.IdentityBadSession: page(func(t *testing.T, gw *gateway) answer {
-			return gw.get(t, "/", http.Header{"Cookie": {"gatehouse_reasons=1.x"}})
+			return gw.get(t, "/", http.Header{"Cookie": {"gatehouse_session_reasons=1.x"}})
 		}),
 		gate.IdentitySessionExpired: page(func(t *testing.T, gw *gateway) (a answer) {
 			cookie := in(t, gw).jarred()

@@ -32,6 +32,15 @@ var onDemand struct {
 	names map[string]bool
 }
 
+// asksOnDemand reports whether there may be certificates for names that are not
+// in the configuration. Nobody listens to Caddy's events without: to tell a
+// listener whose event it is, Caddy reads its whole tls app while that starts.
+func asksOnDemand(ctx caddy.Context) bool {
+	app, err := ctx.AppIfConfigured("tls")
+	t, ok := app.(*caddytls.TLS)
+	return err == nil && ok && t.Automation != nil && slices.ContainsFunc(t.Automation.Policies, func(p *caddytls.AutomationPolicy) bool { return p.OnDemand })
+}
+
 // Handle is told of each certificate that Caddy takes up.
 func (*Admin) Handle(_ context.Context, e caddy.Event) error {
 	sans, _ := e.Data["sans"].([]string)

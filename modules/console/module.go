@@ -100,12 +100,14 @@ func (*Admin) CaddyModule() caddy.ModuleInfo {
 // Provision has Exchanges remembered from now on: there is somebody to ask.
 func (a *Admin) Provision(ctx caddy.Context) error {
 	a.gone = ctx.Done()
-	events, err := ctx.App("events")
-	if err != nil {
-		return err
-	}
-	if err := events.(*caddyevents.App).On("cached_managed_cert", a); err != nil {
-		return err
+	if asksOnDemand(ctx) {
+		events, err := ctx.App("events")
+		if err != nil {
+			return err
+		}
+		if err := events.(*caddyevents.App).On("cached_managed_cert", a); err != nil {
+			return err
+		}
 	}
 	if settled.Load() == nil && gate.RecentKept() == 0 {
 		gate.KeepRecent(defaultKeep)

@@ -27,10 +27,10 @@ func (e *endpoint) ask(ctx context.Context, name string) (string, error) {
 	return e.Do(ctx, name, time.Now(), func() (string, bool) { return "", false }, func(ctx context.Context) (string, error) {
 		e.mu.Lock()
 		e.asked++
-		fails := e.fails
+		fails, takes := e.fails, e.takes
 		e.mu.Unlock()
 		select {
-		case <-time.After(e.takes):
+		case <-time.After(takes):
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
@@ -140,7 +140,9 @@ func TestSlow(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 
+		e.mu.Lock()
 		e.takes = time.Second
+		e.mu.Unlock()
 		var wg sync.WaitGroup
 		for i := range 2 * maxAsking {
 			wg.Go(func() {
@@ -151,7 +153,9 @@ func TestSlow(t *testing.T) {
 		}
 		wg.Wait()
 
+		e.mu.Lock()
 		e.takes, e.asked = 2*time.Hour, 0
+		e.mu.Unlock()
 		var mu sync.Mutex
 		full := 0
 		for i := range maxWaiting + 10 {
@@ -167,10 +171,15 @@ func TestSlow(t *testing.T) {
 			})
 		}
 		wg.Wait()
+		synctest.Wait()
+		e.mu.Lock()
 		if e.asked != maxAsking || full != 10 {
 			t.Errorf("%d were on their way, %d refused at once", e.asked, full)
 		}
+		e.mu.Unlock()
 		time.Sleep(time.Minute)
+		e.Asker.mu.Lock()
+		defer e.Asker.mu.Unlock()
 		if len(e.flights) != 0 {
 			t.Errorf("%d are left", len(e.flights))
 		}
