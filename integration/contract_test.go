@@ -176,3 +176,16 @@ func TestContractErrors(t *testing.T) {
 		t.Errorf("after refused reloads: %d", a.status)
 	}
 }
+
+// TestMissingFile: the error of a file that is not there names it, and the log the
+// line and the word of the Caddyfile, which whoever loads it does not know.
+func TestMissingFile(t *testing.T) {
+	gw := start(t, "", "respond ok")
+	err := gw.load("", "api demo {\ncontract missing.yaml\nrespond ok\n}")
+	if err == nil || !strings.Contains(err.Error(), "missing.yaml\" does not exist") {
+		t.Errorf("%v", err)
+	}
+	if log := gw.log(t); !strings.Contains(log, `"word":"missing.yaml"`) || !strings.Contains(log, `Caddyfile:`) {
+		t.Error(log)
+	}
+}

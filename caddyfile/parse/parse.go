@@ -4,6 +4,7 @@ package parse
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/dustin/go-humanize"
+	"go.uber.org/zap"
 )
 
 // APIName is where the api directive leaves its name for the directives in its
@@ -264,6 +266,20 @@ func ParseRate(word string) (Rate, bool) { //nolint:revive // parse.Rate is the 
 		return Rate{}, false
 	}
 	return Rate{Events: n, Window: dur}, true
+}
+
+// File is Path for a file that has to be there when the configuration is loaded.
+// That is an error then, which knows no line of a Caddyfile any more; so the log
+// says it here. It is no error here: the Caddyfile may be of another machine.
+func File(d *caddyfile.Dispenser, name string) string {
+	path := Path(d, name)
+	if !strings.ContainsAny(path, "*?[{") {
+		if _, err := os.Stat(path); err != nil {
+			caddy.Log().Named("gatehouse_caddyfile").Warn("a file that is named in the configuration cannot be found",
+				zap.String("word", name), zap.String("file", path), zap.String("at", fmt.Sprintf("%s:%d", d.File(), d.Line())))
+		}
+	}
+	return path
 }
 
 // Path makes the name of a file relative to the Caddyfile it is written in. A

@@ -43,10 +43,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
 	switch args := d.RemainingArgs(); {
 	case len(args) == 1 && args[0] != "schema":
-		h.File = parse.Path(d, args[0])
+		h.File = parse.File(d, args[0])
 		h.Digest = parse.Digest(parts(h.File)...)
 	case len(args) == 2 && args[0] == "schema":
-		h.Schema = parse.Path(d, args[1])
+		h.Schema = parse.File(d, args[1])
 		h.Digest = parse.Digest(parts(h.Schema)...)
 		h.DeferInput = false // it belongs to its route, wherever that is
 	case len(args) == 2:

@@ -81,7 +81,7 @@ func (h *Handler) files(d *caddyfile.Dispenser) error {
 		return d.ArgErr()
 	}
 	for _, name := range names {
-		h.Rules = append(h.Rules, parse.Path(d, name))
+		h.Rules = append(h.Rules, parse.File(d, name))
 	}
 	h.Digest = parse.Digest(h.Rules...)
 	return nil

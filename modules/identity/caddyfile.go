@@ -114,7 +114,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 			err = a.unmarshalIssuer(d)
 		case "keys":
 			if err = parse.Text(d, &a.Keys); err == nil {
-				a.Keys = parse.Path(d, a.Keys)
+				a.Keys = parse.File(d, a.Keys)
 				a.KeysDigest = parse.Digest(a.Keys)
 			}
 		case "revocation":
@@ -170,7 +170,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 			return err
 		}
 		if !strings.Contains(i.JWKS, "://") {
-			i.JWKS = parse.Path(d, i.JWKS)
+			i.JWKS = parse.File(d, i.JWKS)
 		}
 	case "audience":
 		return words(d, &i.Audience)

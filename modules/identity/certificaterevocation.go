@@ -309,7 +309,7 @@ func (a *App) unmarshalRevocation(d *caddyfile.Dispenser) error {
 	switch {
 	case args[1] == "crl" && len(args) == 3:
 		if v.CRL = args[2]; !strings.Contains(v.CRL, "://") {
-			v.CRL = parse.Path(d, v.CRL)
+			v.CRL = parse.File(d, v.CRL)
 		}
 	case args[1] == "crl":
 		return d.ArgErr()
@@ -331,7 +331,7 @@ func (a *App) unmarshalRevocation(d *caddyfile.Dispenser) error {
 		switch opt {
 		case "ca":
 			if err = parse.Text(d, &v.CA); err == nil {
-				v.CA = parse.Path(d, v.CA)
+				v.CA = parse.File(d, v.CA)
 			}
 		case "refresh":
 			err = parse.Duration(d, &v.Refresh)

@@ -246,7 +246,7 @@ func (p *PrivateKeyJWT) unmarshal(d *caddyfile.Dispenser) error {
 			if len(args) == 0 || len(args) > 2 {
 				return d.ArgErr()
 			}
-			if p.Key = parse.Path(d, args[0]); len(args) == 2 {
+			if p.Key = parse.File(d, args[0]); len(args) == 2 {
 				p.KeyID = args[1]
 			}
 		case "audience":
@@ -293,6 +293,6 @@ func fileName(d *caddyfile.Dispenser, to *string) error {
 	if err := parse.Text(d, to); err != nil {
 		return err
 	}
-	*to = parse.Path(d, *to)
+	*to = parse.File(d, *to)
 	return nil
 }

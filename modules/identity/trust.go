@@ -264,7 +264,7 @@ func (p *TrustPool) unmarshal(d *caddyfile.Dispenser) error {
 	switch args[0] {
 	case "file":
 		for _, name := range args[1:] {
-			p.Files = append(p.Files, parse.Path(d, name))
+			p.Files = append(p.Files, parse.File(d, name))
 		}
 	case "storage":
 		p.Storage = append(p.Storage, args[1:]...)

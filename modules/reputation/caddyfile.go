@@ -97,14 +97,14 @@ func file(d *caddyfile.Dispenser, to *string) error {
 	if err := parse.Text(d, to); err != nil {
 		return err
 	}
-	*to = parse.Path(d, *to)
+	*to = parse.File(d, *to)
 	return nil
 }
 
 // locate makes a file relative to the Caddyfile, and looks at a URL.
 func locate(d *caddyfile.Dispenser, to *string) error {
 	if !strings.Contains(*to, "://") {
-		*to = parse.Path(d, *to)
+		*to = parse.File(d, *to)
 		return nil
 	}
 	if err := checkSource(*to); err != nil {

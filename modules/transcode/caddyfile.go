@@ -36,7 +36,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	if err := parse.Text(d, &h.File); err != nil {
 		return err
 	}
-	h.File = parse.Path(d, h.File)
+	h.File = parse.File(d, h.File)
 	h.Digest = parse.Digest(h.File)
 	for d.NextBlock(0) {
 		var err error
