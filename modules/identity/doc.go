@@ -21,7 +21,9 @@
 // exchange for the client's (exchange.go).
 //
 // The gateway proves itself to an issuer's endpoints by a secret, an assertion
-// that it signs or a client certificate (clientauth.go, internal/clientauth).
+// that it signs or a client certificate (clientauth.go, internal/clientauth). It
+// finds them by the issuer's metadata (endpoint.go), and asks each question once
+// for all who wait for the answer (internal/ask).
 //
 // Client certificates name who asks, and are asked whether they were revoked
 // (certificate.go, certificaterevocation.go, trust.go).
@@ -44,5 +46,6 @@
 // it has to be renewed, which on_error decides about. A flood of tokens that name
 // unknown keys causes one fetch in 30 seconds. When nobody knows whether a
 // certificate was revoked, on_error of those who were asked decides: 503 by
-// default.
+// default. An issuer that makes nothing of one token is away for nobody else, and
+// on_error lets no such token in.
 package identity
