@@ -368,6 +368,11 @@ paths:
 	if a := gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"x-api-key"}}); a.reason() != "identity.missing" {
 		t.Errorf("a credential that is taken off: %d %s", a.status, a.body)
 	}
+	// An upstream that goes over to HTTP/2 would be talked to past all stages.
+	a = gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}})
+	if r, _ := b.got(); a.status != 200 || r.Header.Get("Upgrade")+r.Header.Get("Http2-Settings") != "" || strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
+		t.Errorf("%d, the upstream is asked to upgrade: %v", a.status, r.Header)
+	}
 	send := func(connection string) answer {
 		return gw.do(t, "POST", "/o", http.Header{"Content-Type": {"application/json"}, "X-Region": {"eu"}, "Connection": {connection}}, `{}`)
 	}

@@ -85,6 +85,7 @@ func Of(r *http.Request) *Exchange {
 			ex.Client = addr.Unmap().WithZone("")
 		}
 	}
+	stayHTTP1(r.Header)
 	dropHops(r.Header)
 	stripAsserted(r)
 	ex.Cookies = takeCookies(r.Header)
@@ -105,6 +106,28 @@ func Enter(r *http.Request, s Stage, configured Mode) (*Exchange, Mode) {
 		return nil, Off
 	}
 	return Of(r), configured
+}
+
+// stayHTTP1 declines an upgrade to HTTP/2 without TLS, as a server may (RFC 9110,
+// section 7.8). An upstream that accepted one would be talked to directly from
+// then on, with requests that no stage sees. Other upgrades pass.
+func stayHTTP1(h http.Header) {
+	lines := h["Upgrade"]
+	if !slices.ContainsFunc(lines, func(line string) bool { return slices.ContainsFunc(strings.Split(line, ","), isH2C) }) {
+		return
+	}
+	var kept []string
+	for _, line := range lines {
+		kept = append(kept, slices.DeleteFunc(strings.Split(line, ","), isH2C)...)
+	}
+	delete(h, "Http2-Settings")
+	if delete(h, "Upgrade"); len(kept) > 0 {
+		h["Upgrade"] = []string{strings.Trim(strings.Join(kept, ","), " \t")}
+	}
+}
+
+func isH2C(protocol string) bool {
+	return strings.EqualFold(strings.Trim(protocol, " \t"), "h2c")
 }
 
 // dropHops removes the fields that Connection names (RFC 9110, section 7.6.1)
@@ -144,7 +167,7 @@ func namesFields(line string) bool {
 // ofConnection reports options that say something by themselves, or name fields
 // that the proxy knows how to treat.
 func ofConnection(word string) bool {
-	for _, option := range [...]string{"keep-alive", "close", "upgrade", "te", "http2-settings"} {
+	for _, option := range [...]string{"keep-alive", "close", "upgrade", "te"} {
 		if strings.EqualFold(word, option) {
 			return true
 		}

@@ -332,6 +332,19 @@ func BenchmarkConclude(b *testing.B) {
 	}
 }
 
+func TestNoUpgradeToHTTP2(t *testing.T) {
+	for sent, kept := range map[string]string{"h2c": "", "H2C": "", "websocket": "websocket", "websocket, h2c": "websocket", " h2c ,websocket": "websocket", "h2c,\tH2c": "", "tcp": "tcp"} {
+		h := http.Header{"Upgrade": {sent}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}, "Connection": {"Upgrade, HTTP2-Settings"}}
+		if stayHTTP1(h); h.Get("Upgrade") != kept || strings.Contains(strings.ToLower(sent), "h2c") != (h.Get("Http2-Settings") == "") {
+			t.Errorf("of %q %v is left", sent, h)
+		}
+	}
+	h := http.Header{"Upgrade": {"websocket", "h2c"}}
+	if stayHTTP1(h); len(h["Upgrade"]) != 1 || h.Get("Upgrade") != "websocket" {
+		t.Errorf("of two lines %v are left", h)
+	}
+}
+
 // TestHops: fields that Connection names are gone before a stage looks, and what
 // the connection itself needs stays.
 func TestHops(t *testing.T) {
