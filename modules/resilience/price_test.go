@@ -41,7 +41,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	h := m.(*reverseproxy.Handler)
 	b.Cleanup(func() { _ = h.Cleanup() })
 	t := h.Transport.(*Transport)
-	t.HTTPTransport.Transport.RegisterProtocol("nobody", nobody{})
+	t.Transport.RegisterProtocol("nobody", nobody{})
 	for _, c := range []struct {
 		name string
 		by   http.RoundTripper
