@@ -4,11 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"context"
+	"crypto/tls"
+	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 )
 
 // raw sends bytes as they are and returns the status line of the answer.
@@ -169,4 +176,58 @@ func TestGuardFraming(t *testing.T) {
 	if got, body := back.got(); line == "HTTP/1.1 200 OK" && (body != "x" || got.Header.Get("Content-Length") == "3") {
 		t.Errorf("%s; the backend got %q with %v", line, body, got.Header)
 	}
+}
+
+// TestEarlyData: over HTTP/3, where a request may come before the handshake is
+// over, one that changes something is taken after it, and one that looks is taken
+// at once. What a proxy in front says is believed.
+func TestEarlyData(t *testing.T) {
+	gw := prepare(t)
+	httpPort, httpsPort := freePorts(t)
+	src := strings.Replace(gw.caddyfile(fmt.Sprintf("skip_install_trust\nhttp_port %d\nhttps_port %d", httpPort, httpsPort),
+		"respond ok\n}\nhttps://early.test {\nbind 127.0.0.1\ntls internal\napi demo {\nguard\nrespond ok\n}"), "auto_https off", "auto_https disable_redirects", 1)
+	if err := gw.loadFile(src); err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{ServerName: "early.test", InsecureSkipVerify: true, ClientSessionCache: tls.NewLRUClientSessionCache(1), NextProtos: []string{http3.NextProtoH3}}
+	var conn *quic.Conn
+	ask := func(method string, header http.Header) (status int) {
+		tr := &http3.Transport{TLSClientConfig: config, Dial: func(ctx context.Context, _ string, tc *tls.Config, qc *quic.Config) (*quic.Conn, error) {
+			c, err := quic.DialAddrEarly(ctx, fmt.Sprintf("127.0.0.1:%d", httpsPort), tc, qc)
+			conn = c
+			return c, err
+		}}
+		defer tr.Close()
+		r, _ := http.NewRequestWithContext(t.Context(), method, "https://early.test/", nil)
+		maps.Copy(r.Header, header)
+		resp, err := tr.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode
+	}
+	eventually(t, "the certificate", func() bool {
+		c, err := tls.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", httpsPort), &tls.Config{ServerName: "early.test", InsecureSkipVerify: true})
+		if err == nil {
+			_ = c.Close()
+		}
+		return err == nil
+	})
+	for _, c := range []struct {
+		method string
+		header http.Header
+		want   int
+	}{
+		{http.MethodPost, nil, 200},
+		{http.MethodPost, nil, 200}, // on a connection that begins anew where the first left off
+		{http.MethodPost, http.Header{"Early-Data": {"1"}}, 425},
+	} {
+		if got := ask(c.method, c.header); got != c.want {
+			t.Errorf("%s %v: %d", c.method, c.header, got)
+		}
+	}
+	eventually(t, "a look in early data", func() bool {
+		return ask(http3.MethodGet0RTT, nil) == 200 && conn.ConnectionState().Used0RTT
+	})
 }

@@ -124,6 +124,7 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		gate.GuardURL:             guard("max_url 100B", provoked{path: "/?q=" + long[:200]}),
 		gate.GuardQuery:           guard("max_query 2", provoked{path: "/?a=1&b=2&c=3"}),
 		gate.GuardHeaders:         guard("max_headers 3", provoked{header: http.Header{"A": {"1"}, "B": {"2"}, "C": {"3"}}}),
+		gate.GuardEarlyData:       guard("", provoked{method: "POST", header: http.Header{"Early-Data": {"1"}}}),
 		gate.GuardOverride:        guard("", provoked{header: http.Header{"X-Http-Method-Override": {"DELETE"}}}),
 		gate.GuardFraming:         guard("", provoked{header: http.Header{"Origin": {"https://a", "https://b"}}}),
 		gate.GuardContentType:     guard("content_types application/json", provoked{method: "POST", header: http.Header{"Content-Type": {"text/csv"}}, body: "a"}),

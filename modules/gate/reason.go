@@ -32,6 +32,7 @@ const (
 	GuardHeaders
 	GuardFraming
 	GuardOverride
+	GuardEarlyData
 	GuardContentType
 	GuardContentEncoding
 	GuardBodyTooLarge
@@ -150,6 +151,7 @@ var reasons = [reasonCount]struct {
 	GuardHeaders:         {"guard.headers", 431, "The request has too many header fields."},
 	GuardFraming:         {"guard.framing", 400, "The request's header fields contradict each other."},
 	GuardOverride:        {"guard.override", 400, "A header field asks for another method or path than the request has."},
+	GuardEarlyData:       {"guard.early_data", 425, "The request came before the handshake was over, and could be a repetition."},
 	GuardContentType:     {"guard.content_type", 415, "This content type is not accepted here."},
 	GuardContentEncoding: {"guard.content_encoding", 415, "This content encoding is not accepted here."},
 	GuardBodyTooLarge:    {"guard.body_too_large", 413, "The request body is too large."},

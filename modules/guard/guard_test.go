@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net/http"
@@ -77,6 +78,13 @@ func TestChecks(t *testing.T) {
 	twice.Header["Authorization"] = []string{"a", "b"}
 	host := httptest.NewRequest(http.MethodGet, "/", nil)
 	host.Host = "a/b"
+	early := func(method string) *http.Request {
+		r := httptest.NewRequest(method, "https://a.test/", nil)
+		r.TLS = &tls.ConnectionState{}
+		return r
+	}
+	done := early(http.MethodPost)
+	done.TLS = &tls.ConnectionState{HandshakeComplete: true}
 	old := post("{}", "application/json")
 	old.TransferEncoding, old.ProtoMinor = []string{"chunked"}, 0
 	for _, c := range []struct {
@@ -101,6 +109,12 @@ func TestChecks(t *testing.T) {
 		{"another path", "", post("{}", "application/json", "X-Original-URL", "/admin"), gate.GuardOverride},
 		{"another path, where a proxy in front says so", "off override", post("{}", "application/json", "X-Rewrite-URL", "/admin"), gate.None},
 		{"a field that is called like it", "", post("{}", "application/json", "X-Http-Methods", "x"), gate.None},
+		{"a field that CGI takes for the sender's address", "", post("{}", "application/json", "X_Forwarded_For", "10.0.0.1"), gate.GuardFraming},
+		{"a field with an underscore", "", post("{}", "application/json", "api_key", "x"), gate.None},
+		{"a change in early data", "", early(http.MethodPost), gate.GuardEarlyData},
+		{"a look in early data", "", early(http.MethodGet), gate.None},
+		{"a change in early data of a proxy's", "", post("{}", "application/json", "Early-Data", "1"), gate.GuardEarlyData},
+		{"a change after the handshake", "", done, gate.None},
 		{"a content type that is not accepted", "content_types application/json image/*", post("a", "text/csv"), gate.GuardContentType},
 		{"none where one is asked for", "content_types application/json", post("a", ""), gate.GuardContentType},
 		{"one that is", "content_types application/json image/*", post("a", "image/png"), gate.None},

@@ -24,6 +24,7 @@ var checks = [checkCount]func(h *Handler, ex *gate.Exchange, r *http.Request, en
 	headersCheck:         (*Handler).headers,
 	framingCheck:         (*Handler).framing,
 	overrideCheck:        (*Handler).override,
+	earlyDataCheck:       (*Handler).earlyData,
 	contentTypeCheck:     (*Handler).contentType,
 	contentEncodingCheck: (*Handler).contentEncoding,
 	bodyCheck:            (*Handler).body,
@@ -114,12 +115,25 @@ func (h *Handler) headers(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denia
 // things. Go's server refuses those that frame the body.
 var single = [...]string{"Content-Type", "Content-Encoding", "Authorization", "Origin"}
 
+// confusable are header fields that mean something to everybody. A program that
+// takes an underscore for a hyphen, as CGI and its descendants do, would take one
+// that nobody here has looked at for it.
+var confusable = [...]string{
+	"content-length", "content-type", "content-encoding", "transfer-encoding", "x-forwarded-for", "x-forwarded-host",
+	"x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-request-id", "x-api-key",
+}
+
 func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	refuse := func(detail string) *gate.Denial {
 		return &gate.Denial{Reason: gate.GuardFraming, Detail: detail}
 	}
 	if strings.ContainsAny(r.Host, "/\\@?#% \t,") {
 		return refuse("The Host is none.")
+	}
+	for name := range r.Header {
+		if strings.IndexByte(name, '_') >= 0 && slices.ContainsFunc(confusable[:], func(o string) bool { return gate.Alike(name, o) }) {
+			return refuse("The field " + name + " can be taken for another.")
+		}
 	}
 	for _, name := range single {
 		if len(r.Header[name]) > 1 {
@@ -144,6 +158,17 @@ func (*Handler) override(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial
 		}
 	}
 	return nil
+}
+
+// earlyData refuses what came with a handshake that is not over, or did at a proxy
+// in front, unless it can do no harm twice: whoever records such a request can
+// send it again (RFC 8470). A client sends it anew when the handshake is done.
+func (*Handler) earlyData(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
+	early := r.TLS != nil && !r.TLS.HandshakeComplete || slices.Contains(r.Header["Early-Data"], "1")
+	if !early || r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions {
+		return nil
+	}
+	return &gate.Denial{Reason: gate.GuardEarlyData}
 }
 
 // hasBody is also true of a chunked body that turns out empty.

@@ -96,6 +96,7 @@ const (
 	headersCheck
 	framingCheck
 	overrideCheck
+	earlyDataCheck
 	contentTypeCheck
 	contentEncodingCheck
 	bodyCheck
@@ -103,7 +104,7 @@ const (
 	checkCount
 )
 
-var checkNames = []string{"path", "url", "query", "headers", "framing", "override", "content_type", "content_encoding", "body", "json"}
+var checkNames = []string{"path", "url", "query", "headers", "framing", "override", "early_data", "content_type", "content_encoding", "body", "json"}
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {
