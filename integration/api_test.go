@@ -383,3 +383,39 @@ paths:
 		t.Errorf("a parameter that is taken off: %d %s", a.status, a.body)
 	}
 }
+
+// TestTarget: a request whose target stages and upstream would read in two ways
+// reaches no upstream.
+func TestTarget(t *testing.T) {
+	b := newBackend(t, nil)
+	gw := start(t, "", "api a {\n@admin path /admin/*\nrequire @admin role admin\nreverse_proxy "+b.addr()+"\n}")
+	send := func(target string) string {
+		return gw.raw(t, target+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	}
+	for target, want := range map[string]string{
+		"GET http:http://victim.test/admin/x": " 400 ",
+		"GET x:admin/x":                       " 400 ",
+		"CONNECT localhost:80":                " 400 ",
+		"GET http://localhost/admin/x":        " 403 ",
+		"GET http://localhost":                " 200 ",
+	} {
+		before := b.count()
+		got := send(target)
+		if !strings.Contains(got, want) && !(want == " 403 " && strings.Contains(got, " 401 ")) {
+			t.Errorf("%s: %s", target, got)
+		}
+		if n := b.count() - before; (n == 1) != (want == " 200 ") {
+			t.Errorf("%s reached the upstream %d times", target, n)
+		}
+	}
+	if r, _ := b.got(); r.URL.Path != "/" {
+		t.Errorf("the upstream got %s", r.URL.Path)
+	}
+
+	// A stage that stands alone: the target never reaches the upstream as it was.
+	gw = start(t, "", "require cel `!request.path.startsWith(\"/admin\")`\nreverse_proxy "+b.addr())
+	_ = send("GET http:http://victim.test/admin/x")
+	if r, _ := b.got(); r.URL.Path != "/" || r.Host != "localhost" {
+		t.Errorf("the upstream got %s of %s", r.URL.Path, r.Host)
+	}
+}

@@ -16,6 +16,7 @@ import (
 // ServeHTTP runs the API's chain and answers whatever it left unanswered. It
 // never calls next: an api is where a request ends.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
+	opaque := r.URL.Opaque != ""
 	ex := gate.Of(r)
 	ex.API, ex.ProblemType = h.Name, h.ProblemType
 	ex.Modes = h.modes.Load()[h.Name]
@@ -26,7 +27,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	r.Header[gate.RequestIDHeader] = ids
 	rw := &response{ResponseWriter: w, r: r, drain: h.drain, ids: ids, mask: h.UpstreamErrors == "mask"}
 
-	abort, err := h.run(rw, r)
+	abort, err := false, target(r, opaque)
+	if err == nil {
+		abort, err = h.run(rw, r)
+	}
 	rw.dropTrailers()
 
 	status, denial := h.conclude(ex, rw, err)
@@ -55,6 +59,21 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		panic(http.ErrAbortHandler)
 	}
 	return err
+}
+
+// target refuses what every stage would read in another way than the upstream:
+// a target that is no path, and a tunnel, which Caddy's proxy turns into a GET
+// behind all stages. An empty path is a slash (RFC 9112, section 3.2.2).
+func target(r *http.Request, opaque bool) error {
+	switch {
+	case r.Method == http.MethodConnect:
+		return gate.Deny(&gate.Denial{Reason: gate.GuardPath, Detail: "There is no tunnel here."})
+	case opaque:
+		return gate.Deny(&gate.Denial{Reason: gate.GuardPath, Detail: "The request's target has no path."})
+	case r.URL.Path == "":
+		r.URL.Path = "/"
+	}
+	return nil
 }
 
 // run calls the chain and turns a panic into an error. Aborting is no failure

@@ -32,7 +32,7 @@ func (ex *Exchange) Body(r *http.Request, limit int64) ([]byte, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && !strings.EqualFold(enc, "identity") {
+	if enc := strings.Join(r.Header["Content-Encoding"], ","); enc != "" && !strings.EqualFold(enc, "identity") {
 		return nil, ErrBodyEncoded
 	}
 	if r.Body == nil || r.Body == http.NoBody {

@@ -85,6 +85,7 @@ func Of(r *http.Request) *Exchange {
 			ex.Client = addr.Unmap().WithZone("")
 		}
 	}
+	r.URL.Opaque = "" // it would go to the upstream in the place of the path, which stages look at
 	stayHTTP1(r.Header)
 	dropHops(r.Header)
 	stripAsserted(r)
