@@ -735,3 +735,21 @@ func TestTranscodeNeedsHTTP2(t *testing.T) {
 		t.Errorf("%d %q, decided %v", a.status, a.body, last)
 	}
 }
+
+// TestTranscodeSaidAgain: what a stage has seen in the path cannot be another
+// thing for the service, by a query that says it again.
+func TestTranscodeSaidAgain(t *testing.T) {
+	shop := transcodetest.New(t).Serve(t)
+	gw := shopGateway(t, shop, "", "@seven path /v1/orders/7\nrequire @seven cel true")
+	if a := gw.get(t, "/v1/orders/7?size=3", nil); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	for _, target := range []string{"/v1/orders/7?id=8", "/v1/orders/7?id=", "/v1/orders/7?size=3&size=4", "/v1/orders?page_size=1&pageSize=99"} {
+		if a := gw.get(t, target, nil); a.reason() != "transcode.malformed" {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+	if a := gw.do(t, "POST", "/v1/customers/ann/orders?customer=bob", http.Header{"Content-Type": {"application/json"}}, `{"quantity":"1"}`); a.reason() != "transcode.malformed" {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}

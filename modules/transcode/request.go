@@ -23,8 +23,14 @@ const envelope = 5
 // nothing reaches the service of a request that is none, and the proxy may send
 // it again. A stream is translated while the proxy reads it.
 func (c *call) request(q *http.Request) *gate.Denial {
-	if _, err := url.ParseQuery(c.r.URL.RawQuery); err != nil { // the library leaves out what is wrong with it
+	query, err := url.ParseQuery(c.r.URL.RawQuery)
+	if err != nil { // the library leaves out what is wrong with it
 		return &gate.Denial{Reason: gate.TranscodeMalformed, Detail: "The query cannot be read.", Err: err}
+	}
+	if c.protocol == gate.HTTP && c.method != nil && len(query) > 0 {
+		if key, again := c.method.Again(c.r.Method, c.r.URL.Path, query); again {
+			return &gate.Denial{Reason: gate.TranscodeMalformed, Fields: []gate.FieldError{{In: "query", Name: key, Detail: "says again what the request says already"}}}
+		}
 	}
 	if c.method.IsStreamingClient() && c.protocol.Framed() {
 		c.ex.SetStream(q, &uplink{c, q.Body})
@@ -32,7 +38,7 @@ func (c *call) request(q *http.Request) *gate.Denial {
 	}
 	var buf bytes.Buffer
 	buf.Grow(int(min(max(c.r.ContentLength, 0), c.h.MaxMessage)) + bytes.MinRead + envelope)
-	_, err := buf.ReadFrom(io.LimitReader(q.Body, c.h.MaxMessage+envelope+1))
+	_, err = buf.ReadFrom(io.LimitReader(q.Body, c.h.MaxMessage+envelope+1))
 	_ = q.Body.Close() // gives the library's buffers back; the client's body stays open
 	switch {
 	case err != nil:

@@ -35,6 +35,8 @@ type Method struct {
 	protoreflect.MethodDescriptor
 	Path string
 	Body string // what the body is by its HTTP rule: a field, "*" for all, or nothing
+
+	bindings []binding
 }
 
 // Read takes a descriptor set apart. Only the services that are named are
@@ -126,6 +128,7 @@ func (s *Set) add(svc protoreflect.ServiceDescriptor) error {
 		m.Body = rule.GetBody()
 		for _, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
 			s.learn(template(r))
+			m.bindings = append(m.bindings, bindingOf(r))
 		}
 	}
 	return nil

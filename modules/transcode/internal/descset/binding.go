@@ -1,0 +1,129 @@
+package descset
+
+import (
+	"maps"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/api/annotations"
+	"google.golang.org/protobuf/reflect/protoreflect"
+)
+
+// binding is one HTTP rule of a method: by which requests it is called, and which
+// fields their path and body say.
+type binding struct {
+	verb    string // empty: any
+	path    *regexp.Regexp
+	settled []string // paths of fields; "*" for all
+}
+
+func bindingOf(r *annotations.HttpRule) binding {
+	b := binding{}
+	switch p := r.GetPattern().(type) {
+	case *annotations.HttpRule_Get:
+		b.verb = "GET"
+	case *annotations.HttpRule_Put:
+		b.verb = "PUT"
+	case *annotations.HttpRule_Post:
+		b.verb = "POST"
+	case *annotations.HttpRule_Delete:
+		b.verb = "DELETE"
+	case *annotations.HttpRule_Patch:
+		b.verb = "PATCH"
+	case *annotations.HttpRule_Custom:
+		if b.verb = p.Custom.GetKind(); b.verb == "*" {
+			b.verb = ""
+		}
+	}
+	var expr strings.Builder
+	for rest := template(r); rest != ""; {
+		open := strings.IndexByte(rest, '{')
+		end := strings.IndexByte(rest, '}')
+		if open < 0 || end < open {
+			expr.WriteString(pattern(rest))
+			break
+		}
+		expr.WriteString(pattern(rest[:open]))
+		name, of, has := strings.Cut(rest[open+1:end], "=")
+		if !has {
+			of = "*"
+		}
+		b.settled = append(b.settled, name)
+		expr.WriteString(pattern(of))
+		rest = rest[end+1:]
+	}
+	b.path, _ = regexp.Compile("^" + expr.String() + "$") // texts are quoted
+	if body := r.GetBody(); body != "" {
+		b.settled = append(b.settled, body)
+	}
+	return b
+}
+
+// pattern is what a part of a template without variables matches.
+func pattern(part string) string {
+	quoted := regexp.QuoteMeta(part)
+	return strings.ReplaceAll(strings.ReplaceAll(quoted, `\*\*`, ".+"), `\*`, "[^/]+")
+}
+
+// Again finds a member of a query that says what the path or the body of the
+// request says too, or that says something twice. The library would take the last
+// word, and whoever has looked at the request before has seen another.
+func (m *Method) Again(verb, path string, query url.Values) (key string, found bool) {
+	settled := m.settled(verb, path)
+	seen := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(query)) {
+		field, name := m.field(key)
+		if field == nil {
+			continue // the library refuses it
+		}
+		if seen[name] || len(query[key]) > 1 && !field.IsList() || slices.ContainsFunc(settled, func(s string) bool { return overlap(name, s) }) {
+			return key, true
+		}
+		seen[name] = true
+	}
+	return "", false
+}
+
+// settled are the fields that the rules say by which the request may have come:
+// those that it fits, or all if it seems to fit none.
+func (m *Method) settled(verb, path string) (all []string) {
+	for _, sure := range []bool{true, false} {
+		fits := false
+		for _, b := range m.bindings {
+			if !sure || (b.verb == "" || b.verb == verb) && b.path != nil && b.path.MatchString(path) {
+				fits, all = true, append(all, b.settled...)
+			}
+		}
+		if fits {
+			return all
+		}
+	}
+	return nil
+}
+
+// field finds a field by its path, each name of which is written as in Protobuf or
+// as in JSON, and that path as in Protobuf.
+func (m *Method) field(key string) (field protoreflect.FieldDescriptor, path string) {
+	message := m.Input()
+	for part := range strings.SplitSeq(key, ".") {
+		if message == nil {
+			return nil, ""
+		}
+		fields := message.Fields()
+		if field = fields.ByName(protoreflect.Name(part)); field == nil {
+			if field = fields.ByJSONName(part); field == nil {
+				return nil, ""
+			}
+		}
+		path += "." + string(field.Name())
+		message = field.Message()
+	}
+	return field, path[1:]
+}
+
+// overlap reports whether one path is the other's or leads into it.
+func overlap(a, b string) bool {
+	return b == "*" || a == b || strings.HasPrefix(a, b+".") || strings.HasPrefix(b, a+".")
+}

@@ -1,0 +1,48 @@
+package descset_test
+
+import (
+	"net/url"
+	"testing"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/transcode/internal/descset"
+	"github.com/gatehouse-caddy/gatehouse/modules/transcode/transcodetest"
+)
+
+// TestAgain: what the path or the body of a request has said, its query may not
+// say again, in whichever spelling, and nothing twice.
+func TestAgain(t *testing.T) {
+	set, err := descset.Read(transcodetest.New(t).Set, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, verb, path, query, want string }{
+		{"Get", "GET", "/v1/orders/7", "size=3", ""},
+		{"Get", "GET", "/v1/orders/7", "id=8", "id"},
+		{"Get", "GET", "/v1/orders/7", "id=", "id"},
+		{"Get", "GET", "/v1/orders/7", "size=3&size=4", "size"},
+		{"Get", "GET", "/v1/customers/ann/orders/7", "id=8", "id"},
+		{"List", "GET", "/v1/orders", "pageSize=1&tags=a&tags=b&filter.customer=ann", ""},
+		{"List", "GET", "/v1/orders", "pageSize=1&page_size=99", "page_size"},
+		{"List", "GET", "/v1/orders", "filter.customer=ann&filter.customer=bob", "filter.customer"},
+		{"List", "GET", "/v1/orders", "nonsense=1", ""}, // the library refuses it
+		{"Create", "POST", "/v1/customers/ann/orders", "dry_run=true", ""},
+		{"Create", "POST", "/v1/customers/ann/orders", "customer=bob", "customer"},
+		{"Create", "POST", "/v1/customers/ann/orders", "order.quantity=99", "order.quantity"},
+		{"Cancel", "POST", "/v1/orders/7:cancel", "why=x", "why"},
+		{"Cancel", "POST", "/v1/elsewhere", "id=8", "id"},
+	} {
+		query, err := url.ParseQuery(c.query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m *descset.Method
+		for path, method := range set.Methods {
+			if string(method.Name()) == c.method {
+				m = set.Methods[path]
+			}
+		}
+		if got, _ := m.Again(c.verb, c.path, query); got != c.want {
+			t.Errorf("%s %s?%s: %q, want %q", c.verb, c.path, c.query, got, c.want)
+		}
+	}
+}
