@@ -127,7 +127,7 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	refuse := func(detail string) *gate.Denial {
 		return &gate.Denial{Reason: gate.GuardFraming, Detail: detail}
 	}
-	if r.Method == "TRACE" || r.Method == "TRACK" || strings.Trim(r.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
+	if r.Method == http.MethodTrace || r.Method == "TRACK" || strings.Trim(r.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
 		return refuse("The method is none that is used here.") // small letters are another method, or the same, by who reads it
 	}
 	if strings.ContainsAny(r.Host, "/\\@?#% \t,") {

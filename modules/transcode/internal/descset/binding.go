@@ -107,6 +107,7 @@ func (m *Method) settled(verb, path string) (all []string) {
 // as in JSON, and that path as in Protobuf.
 func (m *Method) field(key string) (field protoreflect.FieldDescriptor, path string) {
 	message := m.Input()
+	var names []string
 	for part := range strings.SplitSeq(key, ".") {
 		if message == nil {
 			return nil, ""
@@ -117,10 +118,10 @@ func (m *Method) field(key string) (field protoreflect.FieldDescriptor, path str
 				return nil, ""
 			}
 		}
-		path += "." + string(field.Name())
+		names = append(names, string(field.Name()))
 		message = field.Message()
 	}
-	return field, path[1:]
+	return field, strings.Join(names, ".")
 }
 
 // overlap reports whether one path is the other's or leads into it.
