@@ -81,3 +81,33 @@ func TestFilesThatChanged(t *testing.T) {
 	load()
 	expect("another rule", "/a?q=bar", "", 403)
 }
+
+// TestKeySetFileThatChanged: a key that is taken out of an issuer's file is
+// trusted no more after a reload, which nobody has to force.
+func TestKeySetFileThatChanged(t *testing.T) {
+	old, next := newIssuer(t, "k1"), newIssuer(t, "k2")
+	gw := prepare(t)
+	load := func(iss *issuer) {
+		t.Helper()
+		gw.write(t, "jwks.json", iss.jwks())
+		raw, _, err := caddyconfig.GetAdapter("caddyfile").Adapt([]byte(gw.caddyfile(fmt.Sprintf(identityGlobals, gw.dir+"/jwks.json"), "api demo {\nidentity main\nrespond ok\n}")), nil)
+		if err == nil {
+			err = caddy.Load(raw, false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		gw.settle()
+	}
+	load(old)
+	if a := gw.get(t, "/", bearer(old.token(t, nil))); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	load(next)
+	if a := gw.get(t, "/", bearer(old.token(t, nil))); a.reason() != "identity.unknown_key" {
+		t.Errorf("the old key: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", bearer(next.token(t, nil))); a.status != 200 {
+		t.Errorf("the new key: %d %s", a.status, a.body)
+	}
+}

@@ -171,6 +171,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 		}
 		if !strings.Contains(i.JWKS, "://") {
 			i.JWKS = parse.File(d, i.JWKS)
+			i.JWKSDigest = parse.Digest(i.JWKS)
 		}
 	case "audience":
 		return words(d, &i.Audience)

@@ -33,6 +33,10 @@ type Issuer struct {
 	// discovery at the issuer's URL.
 	JWKS string `json:"jwks,omitempty"`
 
+	// What the file held when a Caddyfile was adapted, so that a reload sees a
+	// change of it alone. Nothing else looks at it. Default: empty.
+	JWKSDigest string `json:"jwks_digest,omitempty"`
+
 	// Whom tokens must be meant for: any one of these must be in `aud`. `any`
 	// alone accepts every audience. Required unless dev.
 	Audience []string `json:"audience,omitempty"`
