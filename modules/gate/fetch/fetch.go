@@ -29,10 +29,13 @@ var client = &http.Client{Transport: &http.Transport{
 // What is named over https has to be https: somebody far away says nothing about
 // what listens on this machine.
 func CheckNamed(by, raw string) error {
+	if err := CheckURL(raw); err != nil {
+		return err
+	}
 	if isHTTPS(by) && !isHTTPS(raw) {
 		return fmt.Errorf("%q must be https, as what names it", Name(raw))
 	}
-	return CheckURL(raw)
+	return nil
 }
 
 // CheckURL accepts https, and http to this machine only: whoever can change

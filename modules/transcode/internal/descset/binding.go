@@ -54,17 +54,18 @@ func bindingOf(r *annotations.HttpRule) binding {
 		expr.WriteString(pattern(of))
 		rest = rest[end+1:]
 	}
-	b.path, _ = regexp.Compile("^" + expr.String() + "$") // texts are quoted
+	b.path, _ = regexp.Compile("(?s)^" + expr.String() + "$") // texts are quoted
 	if body := r.GetBody(); body != "" {
 		b.settled = append(b.settled, body)
 	}
 	return b
 }
 
-// pattern is what a part of a template without variables matches.
+// pattern is what a part of a template without variables matches, and rather too
+// much than too little: a slash that was encoded in the path is none any more.
 func pattern(part string) string {
 	quoted := regexp.QuoteMeta(part)
-	return strings.ReplaceAll(strings.ReplaceAll(quoted, `\*\*`, ".+"), `\*`, "[^/]+")
+	return strings.ReplaceAll(strings.ReplaceAll(quoted, `\*\*`, ".+"), `\*`, ".+")
 }
 
 // Again finds a member of a query that says what the path or the body of the

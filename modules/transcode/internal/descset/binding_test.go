@@ -29,6 +29,7 @@ func TestAgain(t *testing.T) {
 		{"Create", "POST", "/v1/customers/ann/orders", "customer=bob", "customer"},
 		{"Create", "POST", "/v1/customers/ann/orders", "order.quantity=99", "order.quantity"},
 		{"Cancel", "POST", "/v1/orders/7:cancel", "why=x", "why"},
+		{"Get", "GET", "/v1/orders/a/b\n", "id=8", "id"}, // as a slash and a line's end are when they were encoded
 		{"Cancel", "POST", "/v1/elsewhere", "id=8", "id"},
 	} {
 		query, err := url.ParseQuery(c.query)
