@@ -116,6 +116,7 @@ func TestChecks(t *testing.T) {
 		{"a change in early data of a proxy's", "", post("{}", "application/json", "Early-Data", "1"), gate.GuardEarlyData},
 		{"a change after the handshake", "", done, gate.None},
 		{"a method in small letters", "", httptest.NewRequest("post", "/", nil), gate.GuardFraming},
+		{"a tunnel for WebSockets, of which the upstream would get a GET", "", httptest.NewRequest(http.MethodConnect, "/private", nil), gate.GuardFraming},
 		{"TRACE", "", httptest.NewRequest(http.MethodTrace, "/", nil), gate.GuardFraming},
 		{"a method of its own", "", httptest.NewRequest("M-SEARCH", "/", nil), gate.None},
 		{"a content type that is not accepted", "content_types application/json image/*", post("a", "text/csv"), gate.GuardContentType},

@@ -62,8 +62,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 // would not be seen by placeholders and error routes.
 func (h *Handler) path(_ *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	sent := r.URL.EscapedPath()
-	if sent == "*" && r.Method == http.MethodOptions || sent == "" && r.Method == http.MethodConnect {
-		return nil // RFC 9112, sections 3.2.3 and 3.2.4
+	if sent == "*" && r.Method == http.MethodOptions {
+		return nil // RFC 9112, section 3.2.4
 	}
 	canonical, fault := canon.Path(sent, h.EncodedSlash)
 	switch {
@@ -127,8 +127,8 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	refuse := func(detail string) *gate.Denial {
 		return &gate.Denial{Reason: gate.GuardFraming, Detail: detail}
 	}
-	if r.Method == http.MethodTrace || r.Method == "TRACK" || strings.Trim(r.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
-		return refuse("The method is none that is used here.") // small letters are another method, or the same, by who reads it
+	if r.Method == http.MethodConnect || r.Method == http.MethodTrace || r.Method == "TRACK" || strings.Trim(r.Method, "ABCDEFGHIJKLMNOPQRSTUVWXYZ-") != "" {
+		return refuse("The method is none that is used here.") // Caddy's proxy makes a GET of CONNECT; small letters are the same method for some
 	}
 	if strings.ContainsAny(r.Host, "/\\@?#% \t,") {
 		return refuse("The Host is none.")
