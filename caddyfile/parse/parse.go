@@ -282,6 +282,15 @@ func File(d *caddyfile.Dispenser, name string) string {
 	return path
 }
 
+// FileName reads the name of a File, which is all that an option has.
+func FileName(d *caddyfile.Dispenser, to *string) error {
+	if err := Text(d, to); err != nil {
+		return err
+	}
+	*to = File(d, *to)
+	return nil
+}
+
 // Path makes the name of a file relative to the Caddyfile it is written in. A
 // Caddyfile without a path of its own, and absolute names, leave it as it is.
 func Path(d *caddyfile.Dispenser, name string) string {

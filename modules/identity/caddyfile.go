@@ -113,8 +113,7 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "issuer":
 			err = a.unmarshalIssuer(d)
 		case "keys":
-			if err = parse.Text(d, &a.Keys); err == nil {
-				a.Keys = parse.File(d, a.Keys)
+			if err = parse.FileName(d, &a.Keys); err == nil {
 				a.KeysDigest = parse.Digest(a.Keys)
 			}
 		case "revocation":

@@ -330,9 +330,7 @@ func (a *App) unmarshalRevocation(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt {
 		case "ca":
-			if err = parse.Text(d, &v.CA); err == nil {
-				v.CA = parse.File(d, v.CA)
-			}
+			err = parse.FileName(d, &v.CA)
 		case "refresh":
 			err = parse.Duration(d, &v.Refresh)
 		case "max_size":

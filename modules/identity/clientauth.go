@@ -270,11 +270,11 @@ func (m *ClientCertificate) unmarshal(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt := d.Val(); opt {
 		case "certificate":
-			err = fileName(d, &m.Certificate)
+			err = parse.FileName(d, &m.Certificate)
 		case "key":
-			err = fileName(d, &m.Key)
+			err = parse.FileName(d, &m.Key)
 		case "ca":
-			err = fileName(d, &m.CA)
+			err = parse.FileName(d, &m.CA)
 		default:
 			err = parse.Unknown(d, "mtls option", opt, "certificate", "key", "ca")
 		}
@@ -285,14 +285,5 @@ func (m *ClientCertificate) unmarshal(d *caddyfile.Dispenser) error {
 	if m.Certificate == "" || m.Key == "" {
 		return line.Err("auth mtls needs a certificate and a key")
 	}
-	return nil
-}
-
-// fileName reads a file's name, which is relative to the Caddyfile.
-func fileName(d *caddyfile.Dispenser, to *string) error {
-	if err := parse.Text(d, to); err != nil {
-		return err
-	}
-	*to = parse.File(d, *to)
 	return nil
 }

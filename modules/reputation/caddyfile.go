@@ -74,9 +74,9 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		case "list":
 			err = a.unmarshalList(d)
 		case "country_db":
-			err = file(d, &a.CountryDB)
+			err = parse.FileName(d, &a.CountryDB)
 		case "asn_db":
-			err = file(d, &a.ASNDB)
+			err = parse.FileName(d, &a.ASNDB)
 		case "bots":
 			if err = parse.Text(d, &a.Bots); err == nil {
 				err = locate(d, &a.Bots)
@@ -91,14 +91,6 @@ func parseOption(d *caddyfile.Dispenser, existing any) (any, error) {
 		}
 	}
 	return httpcaddyfile.App{Name: "gatehouse_reputation", Value: caddyconfig.JSON(a, nil)}, nil
-}
-
-func file(d *caddyfile.Dispenser, to *string) error {
-	if err := parse.Text(d, to); err != nil {
-		return err
-	}
-	*to = parse.File(d, *to)
-	return nil
 }
 
 // locate makes a file relative to the Caddyfile, and looks at a URL.

@@ -33,10 +33,9 @@ var options = []string{"services", "max_message", "timeout", "unmatched", "unkno
 //	}
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
-	if err := parse.Text(d, &h.File); err != nil {
+	if err := parse.FileName(d, &h.File); err != nil {
 		return err
 	}
-	h.File = parse.File(d, h.File)
 	h.Digest = parse.Digest(h.File)
 	for d.NextBlock(0) {
 		var err error
