@@ -46,27 +46,33 @@ func BenchmarkWalk(b *testing.B) {
 			if err := gw.load(globals, c.site); err != nil {
 				b.Fatal(err)
 			}
-			app, err := caddy.ActiveContext().App("http")
-			if err != nil {
-				b.Fatal(err)
-			}
-			server := app.(*caddyhttp.App).Servers["srv0"]
 			req, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://localhost/orders?page=2&limit=50", nil)
 			req.RequestURI, req.RemoteAddr = "/orders?page=2&limit=50", "192.0.2.1:1234"
 			req.Header = bearer(iss.token(b, nil))
 			req.Header.Set("Accept", "application/json")
 			req.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)")
-			b.ReportAllocs()
-			for b.Loop() {
-				r := *req
-				r.Header = req.Header.Clone()
-				w := &sink{header: make(http.Header, 8)}
-				server.ServeHTTP(w, &r)
-				if w.status != http.StatusOK {
-					b.Fatalf("status %d: %s", w.status, w.body.String())
-				}
-			}
+			serve(b, req)
 		})
+	}
+}
+
+// serve has the running configuration answer a request over and over.
+func serve(b *testing.B, req *http.Request) {
+	b.Helper()
+	app, err := caddy.ActiveContext().App("http")
+	if err != nil {
+		b.Fatal(err)
+	}
+	server := app.(*caddyhttp.App).Servers["srv0"]
+	b.ReportAllocs()
+	for b.Loop() {
+		r := *req
+		r.Header = req.Header.Clone()
+		w := &sink{header: make(http.Header, 8)}
+		server.ServeHTTP(w, &r)
+		if w.status != http.StatusOK {
+			b.Fatalf("status %d: %s", w.status, w.body.String())
+		}
 	}
 }
 
@@ -82,25 +88,11 @@ func BenchmarkSessionWalk(b *testing.B) {
 	if a := s.login(b, p, "/", ann); a.status != 200 {
 		b.Fatalf("%d %s", a.status, a.body)
 	}
-	app, err := caddy.ActiveContext().App("http")
-	if err != nil {
-		b.Fatal(err)
-	}
-	server := app.(*caddyhttp.App).Servers["srv0"]
 	for _, path := range []string{"/plain", "/api", "/"} {
 		b.Run(path, func(b *testing.B) {
 			req, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, "http://localhost"+path, nil)
 			req.RequestURI, req.RemoteAddr, req.Header = path, "192.0.2.1:1234", s.jarred()
-			b.ReportAllocs()
-			for b.Loop() {
-				r := *req
-				r.Header = req.Header.Clone()
-				w := &sink{header: make(http.Header, 8)}
-				server.ServeHTTP(w, &r)
-				if w.status != http.StatusOK {
-					b.Fatalf("status %d: %s", w.status, w.body.String())
-				}
-			}
+			serve(b, req)
 		})
 	}
 }
