@@ -31,6 +31,13 @@ func (p Protocol) String() string { return protocolNames[p] }
 // content type says of the messages.
 func (p Protocol) Framed() bool { return p != HTTP && p != Connect }
 
+// isType reports whether a content type is the named one, of messages of whatever
+// kind.
+func isType(ct, name string) bool {
+	rest, is := strings.CutPrefix(ct, name)
+	return is && (rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' ')
+}
+
 // ProtocolOf tells how the client of a request speaks.
 func ProtocolOf(r *http.Request) Protocol {
 	ct := ""
@@ -38,9 +45,9 @@ func ProtocolOf(r *http.Request) Protocol {
 		ct = v[0]
 	}
 	switch {
-	case strings.HasPrefix(ct, "application/grpc-web"):
+	case isType(ct, "application/grpc-web"), isType(ct, "application/grpc-web-text"):
 		return GRPCWeb
-	case strings.HasPrefix(ct, "application/grpc"):
+	case isType(ct, "application/grpc"):
 		return GRPC
 	case strings.HasPrefix(ct, "application/connect+"):
 		return ConnectStream

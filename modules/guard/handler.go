@@ -143,6 +143,11 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 			return refuse("The field " + name + " stands twice.")
 		}
 	}
+	if ct := r.Header["Content-Type"]; len(ct) > 0 && ct[0] != "" && ct[0] != "application/json" && hasBody(r) {
+		if _, _, err := mime.ParseMediaType(ct[0]); err != nil { // the body would be of no type here, and of one there
+			return refuse("The Content-Type is none.")
+		}
+	}
 	if len(r.TransferEncoding) > 0 && (r.ProtoMajor != 1 || r.ProtoMinor == 0) {
 		return refuse("HTTP/1.0 knows no transfer coding.")
 	}
