@@ -25,6 +25,7 @@ func TestOperators(t *testing.T) {
 		}
 		role writer {
 			replace tenants
+			create revocations
 		}
 		operator bob writer {
 			token `+fmt.Sprintf("%x", sha256.Sum256([]byte("bob's long token")))+`
@@ -84,10 +85,26 @@ func TestOperators(t *testing.T) {
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")
 	}
+	// Who may revoke may do so again, and for longer; to weaken it is another matter.
+	id := ""
+	const again = `{"tenant":"again","expires":"%s"}`
+	for _, step := range []struct {
+		method, path, expires string
+		status                int
+	}{{"POST", "", "2030-01-01T00:00:00Z", 201}, {"POST", "", "2031-01-01T00:00:00Z", 200}, {"PUT", "/id", "2029-01-01T00:00:00Z", 403}, {"DELETE", "/id", "", 403}} {
+		path := "/gatehouse/revocations" + strings.Replace(step.path, "id", id, 1)
+		a := gw.change(t, step.method, path, fmt.Sprintf(again, step.expires), as("bob's long token"))
+		if a.status != step.status {
+			t.Errorf("%s %s: %d %s", step.method, path, a.status, a.body)
+		}
+		if step.path == "" {
+			id = a.header.Get("Location")[strings.LastIndexByte(a.header.Get("Location"), '/')+1:]
+		}
+	}
 	if a := gw.change(t, "PATCH", "/gatehouse/tenants/acme", `{}`, as("bob's long token")); a.status != 200 || strings.Contains(a.body, "pro") || a.header.Get("ETag") == "" {
 		t.Errorf("who may not read: %d %s", a.status, a.body)
 	}
-	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 9 {
+	if n := gw.metric(t, "gatehouse_registry_changes_total", `action="refused"`); n != 11 {
 		t.Errorf("%v refusals were counted", n)
 	}
 }

@@ -177,7 +177,8 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 			return nil, err
 		}
 		created = old == nil
-		if exact := map[bool]string{true: createVerb, false: replaceVerb}[created]; verb != deleteVerb && r.Method != http.MethodPatch && !who.able(exact, k.name()) {
+		// What is joined with the one there is takes nothing from it.
+		if exact := map[bool]string{true: createVerb, false: replaceVerb}[created || r.Method == http.MethodPost && joins(k)]; verb != deleteVerb && r.Method != http.MethodPatch && !who.able(exact, k.name()) {
 			lacks = exact
 			return nil, errLacks
 		}
@@ -204,6 +205,11 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 		o = &object{ID: o.ID, Version: o.Version, Source: o.Source}
 	}
 	return answer(w, status, o)
+}
+
+func joins(k kind) bool {
+	p, is := k.(packed)
+	return is && p.joins()
 }
 
 // errLacks means that the caller may not do what the change turned out to be.

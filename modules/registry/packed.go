@@ -62,6 +62,7 @@ type packed interface {
 	kind
 	newSet() packedSet
 	idOf(object any) string
+	joins() bool
 	join(old, posted json.RawMessage) (json.RawMessage, error)
 	expires(object any) time.Time
 	replace(set packedSet, part int, objects []*object)
@@ -100,6 +101,8 @@ func (*Packed[T, S]) index(map[string]*object) any { return nil }
 func (k *Packed[T, S]) newSet() packedSet            { return k.New() }
 func (k *Packed[T, S]) idOf(object any) string       { return k.ID(object.(T)) }
 func (k *Packed[T, S]) expires(object any) time.Time { return k.Expires(object.(T)) }
+
+func (k *Packed[T, S]) joins() bool { return k.Join != nil }
 
 func (k *Packed[T, S]) join(old, posted json.RawMessage) (json.RawMessage, error) {
 	if k.Join == nil {
