@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -227,6 +228,8 @@ func TestLiveModes(t *testing.T) {
 	}
 	if a := gw.get(t, "/", http.Header{"X-Api-Key": {"x"}}); a.status != 200 {
 		t.Errorf("off: %d %s", a.status, a.body)
+	} else if one, err := gw.command(t, "explain", a.header.Get("X-Request-Id")); err != nil || !regexp.MustCompile(`identity +allow .* off `).MatchString(one) {
+		t.Errorf("nothing says that identity is off: %v\n%s", err, one)
 	}
 	if err := gw.load(livePlans, liveSite); err != nil {
 		t.Fatal(err)

@@ -140,10 +140,10 @@ func (e *exchange) advise(out io.Writer) error {
 		if s.Reason == "" {
 			continue
 		}
-		note := "To let it pass: " + remedies[s.Stage]
+		note := "To let it pass: " + remedy(s.Reason, s.Stage)
 		switch s.Verdict {
 		case gate.WouldDeny.String():
-			note = "It passed because " + s.Stage + " is in shadow mode. In earnest: " + remedies[s.Stage]
+			note = "It passed because " + s.Stage + " is in shadow mode. In earnest: " + remedy(s.Reason, s.Stage)
 		case gate.Undecided.String():
 			note = "It passed because " + s.Stage + " could not decide and on_error is open."
 		}
@@ -154,13 +154,33 @@ func (e *exchange) advise(out io.Writer) error {
 	return nil
 }
 
-// remedies say for each stage where what it refuses can be changed.
+// remedy is the stage's, unless the reason has one of its own.
+func remedy(reason, stage string) string {
+	if own, ok := remedies[reason]; ok {
+		return own
+	}
+	return remedies[stage]
+}
+
+// remedies say for each stage, and for some reasons, where what is refused can be
+// changed.
 var remedies = map[string]string{
 	"api":        "see whether a directive in the api block answers this path, and what the upstream and the log say of it.",
 	"reputation": "take the address, network or country out of the list that the rule names, or allow it before.",
 	"guard":      "have the client send what the sentence asks for, or change the bound that the rule names.",
 	"contract":   "call what the contract has, or add the path or method to the contract.",
 	"identity":   "have the client send a credential that the issuers or keys of this api accept.",
+
+	"identity.revoked":              "lift the revocation that the error names: caddy gatehouse revoke lift <id>.",
+	"identity.unavailable":          "see in the error what cannot be reached, and whether on_error suits this api; it recovers by itself.",
+	"identity.expired":              "have the client get a new one; if it has, compare the clocks.",
+	"identity.unknown_issuer":       "compare the token's iss, to the letter, with the issuers of this api.",
+	"identity.wrong_audience":       "compare the token's aud with the audience of its issuer, or have the client ask for that one.",
+	"identity.unknown_key":          "see whether the issuer still publishes the key; a file of keys is read when a configuration is loaded.",
+	"identity.cross_origin":         "have the page of this origin ask; csrf same_site believes the hosts of its domain, too.",
+	"identity.exchange_unavailable": "see in the error what the token endpoint says; on_error of the exchange decides meanwhile.",
+	"identity.certificate_policy":   "have the client use a certificate that the rule allows, or change the rule.",
+
 	"require":    "give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.",
 	"quota":      "wait as Retry-After says, or allow more: where the rule names a plan, by that or another plan of the tenant; where it says rate, in the Caddyfile.",
 	"input":      "have the client send what the contract says, or change the contract.",

@@ -63,6 +63,18 @@ func TestEveryStageHasARemedy(t *testing.T) {
 			t.Errorf("explain does not say what to do about %s", name)
 		}
 	}
+	known := map[string]bool{}
+	for s := range gate.Stages() {
+		known[gate.Stage(s).String()] = true
+	}
+	for _, r := range gate.Reasons() {
+		known[r.String()] = true
+	}
+	for name := range remedies {
+		if !known[name] {
+			t.Errorf("nothing is refused for %s", name)
+		}
+	}
 }
 
 func FuzzFilter(f *testing.F) {

@@ -97,11 +97,16 @@ func Of(r *http.Request) *Exchange {
 }
 
 // Enter returns the request's Exchange and the mode that a stage is in. One
-// that is off does nothing, and opens no Exchange for it.
+// that is off does nothing, and opens no Exchange for it; one that was switched
+// off while the gateway runs, which no configuration tells, is in the record.
 func Enter(r *http.Request, s Stage, configured Mode) (*Exchange, Mode) {
 	vars, _ := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	if ex, ok := vars[varKey].(*Exchange); ok {
-		return ex, ex.Mode(s, configured)
+		mode := ex.Mode(s, configured)
+		if mode == Off && configured != Off {
+			ex.record(Decision{Stage: s, Mode: Off, At: Since(ex.Began)})
+		}
+		return ex, mode
 	}
 	if configured == Off {
 		return nil, Off
