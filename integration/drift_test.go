@@ -109,7 +109,8 @@ func TestDrift(t *testing.T) {
 			}
 			var got driftAnswer
 			for range 100 { // it is looked at once the client has it
-				if got = gw.drift(t); len(got.Findings) > 0 {
+				// What has not been counted yet would be found by the next case.
+				if got = gw.drift(t); len(got.Findings) > 0 && got.Findings[0].Count == 1+strings.Count(c.body, `"n":0`)/2 {
 					break
 				}
 				if c.want == "" {
