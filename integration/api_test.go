@@ -6,6 +6,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"slices"
 	"strings"
 	"testing"
@@ -179,6 +181,50 @@ func TestAPIStripsWhatOnlyTheGatewayMaySay(t *testing.T) {
 	}
 }
 
+// TestAPIKeepsItsWord: neither a client nor an upstream says what is the gateway's
+// to say, or a proxy's in front.
+func TestAPIKeepsItsWord(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		h := w.Header()
+		h.Set("X-Request-Id", "hint")
+		h.Set("Link", "</a>; rel=preload")
+		h.Set("X-Gatehouse-Subject", "hint")
+		w.WriteHeader(http.StatusEarlyHints)
+		h.Set("X-Request-Id", "theirs")
+		h.Set("X-Gatehouse-Subject", "admin")
+		h["Set-Cookie"] = []string{"theme=dark", "__Host-gatehouse_session_orders=x; Path=/", "gatehouse_session.1=; Max-Age=0", "gatehouse_sessions=mine"}
+	})
+	gw := start(t, "servers {\ntrusted_proxies static private_ranges\n}", "api demo {\nreverse_proxy "+b.addr()+"\n}")
+	var hints []string
+	r, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
+		hints = append(hints, h.Get("X-Request-Id")+h.Get("X-Gatehouse-Subject"))
+		return nil
+	}}), http.MethodGet, "http://localhost/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"Forwarded", "X-Real-IP", "X-Forwarded-User", "X-Forwarded-Client-Cert", "Client-Cert", "Proxy"} {
+		r.Header.Set(name, "for=10.0.0.1")
+	}
+	resp, err := gw.client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if id := resp.Header.Get("X-Request-Id"); len(id) != 24 || len(hints) != 1 || hints[0] != id {
+		t.Errorf("the answer is %q, hints are %q", id, hints)
+	}
+	if got := fmt.Sprint(resp.Header["Set-Cookie"], resp.Header["X-Gatehouse-Subject"]); got != "[theme=dark gatehouse_sessions=mine] []" {
+		t.Errorf("the client is told %s", got)
+	}
+	got, _ := b.got()
+	for name, values := range got.Header {
+		if slices.Contains(values, "for=10.0.0.1") {
+			t.Errorf("the upstream is told %s", name)
+		}
+	}
+}
+
 func TestAPIPassesStreams(t *testing.T) {
 	release := make(chan struct{})
 	b := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -189,7 +235,7 @@ func TestAPIPassesStreams(t *testing.T) {
 				return
 			}
 			defer conn.Close()
-			fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+			fmt.Fprint(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
 			_ = rw.Flush()
 			line, _ := rw.ReadString('\n')
 			fmt.Fprint(rw, line)
@@ -222,7 +268,7 @@ func TestAPIPassesStreams(t *testing.T) {
 		}
 		defer conn.Close()
 		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a2V5\r\n\r\n")
 		br := bufio.NewReader(conn)
 		resp, err := http.ReadResponse(br, nil)
 		if err != nil || resp.StatusCode != 101 {
@@ -368,7 +414,13 @@ paths:
 	if a := gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"x-api-key"}}); a.reason() != "identity.missing" {
 		t.Errorf("a credential that is taken off: %d %s", a.status, a.body)
 	}
-	// An upstream that goes over to HTTP/2 would be talked to past all stages.
+	// An upstream that goes over to HTTP/2, or to a tunnel, would be talked to past all stages.
+	for _, protocol := range []string{"tcp", "SPDY/3.1", "TLS/1.0"} {
+		a = gw.do(t, "POST", "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"Upgrade"}, "Upgrade": {protocol}, "Sec-Websocket-Key": {"a2V5"}}, "")
+		if r, _ := b.got(); a.status != 200 || r.Header.Get("Upgrade") != "" {
+			t.Errorf("%s: %d, the upstream is asked to upgrade: %v", protocol, a.status, r.Header)
+		}
+	}
 	a = gw.get(t, "/", http.Header{"X-Api-Key": {"test"}, "Connection": {"Upgrade, HTTP2-Settings"}, "Upgrade": {"h2c"}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}})
 	if r, _ := b.got(); a.status != 200 || r.Header.Get("Upgrade")+r.Header.Get("Http2-Settings") != "" || strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade") {
 		t.Errorf("%d, the upstream is asked to upgrade: %v", a.status, r.Header)

@@ -44,6 +44,73 @@ components:
       properties: {sku: {type: string}, n: {type: number, maximum: 5}, parent: {$ref: "#/components/schemas/Order"}}
 `
 
+// TestUnknownQuery: what the contract does not name is refused where that is asked
+// for, and passes otherwise.
+func TestUnknownQuery(t *testing.T) {
+	b := newBackend(t, nil)
+	gw := prepare(t)
+	gw.write(t, "api.yaml", `openapi: 3.1.0
+info: {title: t, version: "1"}
+paths:
+  /list:
+    get:
+      operationId: list
+      parameters:
+        - {name: pageSize, in: query, schema: {type: integer, maximum: 9}}
+        - {name: filter, in: query, style: deepObject, schema: {type: object}}
+        - {name: page, in: query, schema: {type: object, properties: {from: {type: integer}, to: {type: integer}}}}
+        - {name: X-Trace, in: header, schema: {type: string}}
+      responses: {}
+  /plain: {get: {operationId: plain, responses: {}}}
+`)
+	for _, tc := range []struct {
+		block, target string
+		status        int
+		says          string
+	}{
+		{"", "/list?page_size=99", 200, ""},
+		{"", "/plain?a=1", 200, ""},
+		{"unknown_query pass", "/plain?a=1", 200, ""},
+		{"unknown_query refuse", "/plain", 200, ""},
+		{"unknown_query refuse", "/plain?a=1", 400, `{"in":"query","name":"a","detail":"is not documented"}`},
+		{"unknown_query refuse", "/list?pageSize=9&filter[x]=1&from=2", 200, ""},
+		{"unknown_query refuse", "/list?page_size=99", 400, `"name":"page_size"`},
+		{"unknown_query refuse", "/list?X-Trace=1", 400, `"name":"X-Trace"`},
+		{"unknown_query refuse", "/list?page=1", 400, `"name":"page"`},
+		{"unknown_query refuse", "/list?filter=1", 400, `"name":"filter"`},
+		{"unknown_query refuse", "/plain?a=1;b", 400, "cannot be read"},
+		{"unknown_query refuse\ninput_mode shadow", "/plain?a=1", 200, ""},
+	} {
+		if err := gw.load("", "api demo {\ncontract api.yaml {\n"+tc.block+"\n}\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+			t.Fatal(err)
+		}
+		if a := gw.get(t, tc.target, nil); a.status != tc.status || !strings.Contains(a.body, tc.says) || tc.status == 400 && a.reason() != "input.parameters" {
+			t.Errorf("%q %s: %d %s", tc.block, tc.target, a.status, a.body)
+		}
+	}
+}
+
+// TestContractInShadowKeepsSecurity: what the whole document asks for holds also
+// for requests that it does not name and that pass because it is in shadow.
+func TestContractInShadowKeepsSecurity(t *testing.T) {
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"ci","sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","scopes":["a"]}]`)
+	for security, want := range map[string]int{"security: [{key: [b]}]": 403, "security: [{key: [a]}]": 200, "security: [{token: []}]": 403, "security: []": 200, "": 200} {
+		gw.write(t, "api.yaml", `openapi: 3.1.0
+info: {title: t, version: "1"}
+`+security+`
+paths: {/a: {get: {operationId: a, security: [], responses: {}}}}
+components: {securitySchemes: {key: {type: apiKey, in: header, name: X-Api-Key}, token: {type: http, scheme: bearer}}}
+`)
+		if err := gw.load("identity {\nkeys keys.json\n}", "api demo {\nidentity {\nkeys\n}\ncontract api.yaml {\nmode shadow\n}\nrespond ok\n}"); err != nil {
+			t.Fatal(err)
+		}
+		if a := gw.get(t, "/unknown", http.Header{"X-Api-Key": {"test"}}); a.status != want {
+			t.Errorf("%s: %d %s", security, a.status, a.body)
+		}
+	}
+}
+
 func TestContract(t *testing.T) {
 	b := newBackend(t, nil)
 	jsonBody, form := asJSON, asForm

@@ -288,7 +288,7 @@ func TestSession(t *testing.T) {
 			t.Errorf("a form of %s: %d %s", name, a.status, a.body)
 		}
 	}
-	socket := http.Header{"Upgrade": {"websocket"}, "Connection": {"Upgrade"}, "Origin": {"http://evil.test"}, "Cookie": cookie["Cookie"]}
+	socket := http.Header{"Upgrade": {"websocket"}, "Sec-Websocket-Key": {"a2V5"}, "Connection": {"Upgrade"}, "Origin": {"http://evil.test"}, "Cookie": cookie["Cookie"]}
 	if a := gw.get(t, "/page", socket); a.reason() != "identity.cross_origin" {
 		t.Errorf("a WebSocket of another site: %d %s", a.status, a.body)
 	}

@@ -31,7 +31,7 @@ func setHeaders(w http.ResponseWriter, d *gate.Denial, ids []string) {
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Range", "Etag", "Last-Modified", "Accept-Ranges", "Trailer", "Location", "Set-Cookie"} {
 		delete(header, name)
 	}
-	maskHeader(header)
+	maskHeader(header, nil)
 	header[gate.RequestIDHeader] = ids
 	maps.Copy(header, d.Header)
 }

@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -18,6 +19,7 @@ import (
 type response struct {
 	http.ResponseWriter
 	r     *http.Request
+	ex    *gate.Exchange
 	drain *Drain
 	ids   []string
 	mask  bool // hold 5xx back
@@ -34,7 +36,9 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *response) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		maskHeader(w.Header())
+		header := w.Header()
+		maskHeader(header, w.ex.Given)
+		header[gate.RequestIDHeader] = w.ids
 		w.ResponseWriter.WriteHeader(status)
 		return
 	}
@@ -48,7 +52,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	w.wrote = true
-	maskHeader(header)
+	maskHeader(header, w.ex.Given)
 	header[gate.RequestIDHeader] = w.ids
 	if _, ok := header["Location"]; ok {
 		w.maskLocation(header)
@@ -118,9 +122,24 @@ var telltales = [...]string{
 	"X-Backend-Server", "X-Generator", "X-Runtime", "X-Served-By", "X-Upstream",
 }
 
-func maskHeader(h http.Header) {
+// maskHeader also takes out what is the gateway's alone to say: an upstream has
+// no word in who the caller is, nor in the sessions of any API of the host,
+// whose cookies are none but those given.
+func maskHeader(h http.Header, given []string) {
 	for _, name := range telltales {
 		delete(h, name)
+	}
+	for name := range h {
+		if strings.HasPrefix(name, gate.Asserted) {
+			delete(h, name)
+		}
+	}
+	if foreign := func(line string) bool { return gate.OfSession(line) && !slices.Contains(given, line) }; slices.ContainsFunc(h["Set-Cookie"], foreign) {
+		if kept := slices.DeleteFunc(slices.Clone(h["Set-Cookie"]), foreign); len(kept) > 0 {
+			h["Set-Cookie"] = kept
+		} else {
+			delete(h, "Set-Cookie")
+		}
 	}
 }
 

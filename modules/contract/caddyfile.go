@@ -27,11 +27,12 @@ func init() {
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	contract [<matcher>] <openapi file> {
-//	    base_path  <path>
-//	    max_body   <size>
-//	    mode       enforce|shadow|off
-//	    input_mode enforce|shadow|off
-//	    responses  shadow [<percent>] | off
+//	    base_path     <path>
+//	    max_body      <size>
+//	    mode          enforce|shadow|off
+//	    input_mode    enforce|shadow|off
+//	    unknown_query refuse|pass
+//	    responses     shadow [<percent>] | off
 //	}
 //	contract [<matcher>] schema <json schema file> {
 //	    max_body   <size>
@@ -67,10 +68,14 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			err = parse.Into(d, &h.Mode)
 		case opt == "input_mode":
 			err = parse.Into(d, &h.InputMode)
+		case opt == "unknown_query" && h.File != "":
+			if err = parse.Text(d, &h.UnknownQuery); err == nil && h.UnknownQuery != "refuse" && h.UnknownQuery != "pass" {
+				err = parse.Unknown(d, "unknown_query", h.UnknownQuery, "refuse", "pass")
+			}
 		case opt == "responses" && h.File != "":
 			err = h.parseResponses(d)
 		default:
-			known := []string{"base_path", "max_body", "mode", "input_mode", "responses"}
+			known := []string{"base_path", "max_body", "mode", "input_mode", "unknown_query", "responses"}
 			if h.Schema != "" {
 				known = []string{"max_body", "input_mode"}
 			}

@@ -26,6 +26,8 @@ type compiledContract struct {
 	bases  []string
 	all    []*operation
 	schema *body // of a plain JSON Schema: what every request must match
+
+	otherwise *gate.Operation // what the document asks for everywhere; nil: nothing
 }
 
 // Destruct has nothing to release: requests may still hold the contract.
@@ -110,6 +112,9 @@ func fingerprint(files *openapi.Files, basePath string, plain, responses bool) s
 
 func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledContract, error) {
 	c := &compiledContract{bases: doc.Bases}
+	if doc.Security != nil {
+		c.otherwise = &gate.Operation{Security: security(doc.Security)}
+	}
 	if basePath != "" {
 		c.bases = []string{strings.TrimRight(basePath, "/")}
 	}

@@ -17,7 +17,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if mode == gate.Off || ex.Own {
 		return next.ServeHTTP(w, r)
 	}
-	c := &check{limit: h.MaxBody, mode: h.InputMode}
+	c := &check{limit: h.MaxBody, mode: h.InputMode, refuseUnknown: h.UnknownQuery == "refuse"}
 	if h.contract.schema != nil {
 		c.body = h.contract.schema
 	} else {
@@ -27,6 +27,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 			ex.Operation = &op.Operation
 			ex.Params = params
 			c.op, c.body = op, op.body
+		} else {
+			ex.Otherwise = h.contract.otherwise
 		}
 		rule := ""
 		if op != nil {

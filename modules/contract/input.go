@@ -3,9 +3,11 @@ package contract
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,6 +24,8 @@ type check struct {
 	body  *body      // nil when the operation takes none
 	limit int64
 	mode  gate.Mode
+
+	refuseUnknown bool // members of the query that the operation does not know
 }
 
 // serve validates and goes on, or refuses.
@@ -46,7 +50,7 @@ func (c *check) guarded(ex *gate.Exchange, r *http.Request) (d *gate.Denial) {
 		}
 	}()
 	if c.op != nil {
-		if d := c.op.checkParams(ex, r); d != nil {
+		if d := c.op.checkParams(ex, r, c.refuseUnknown); d != nil {
 			return d
 		}
 	}
@@ -56,12 +60,20 @@ func (c *check) guarded(ex *gate.Exchange, r *http.Request) (d *gate.Denial) {
 // maxFields bounds what a client is told at once.
 const maxFields = schema.MaxViolations
 
-func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial {
-	if len(o.params) == 0 {
+func (o *operation) checkParams(ex *gate.Exchange, r *http.Request, refuseUnknown bool) *gate.Denial {
+	refuseUnknown = refuseUnknown && r.URL.RawQuery != ""
+	if len(o.params) == 0 && !refuseUnknown {
 		return nil
 	}
 	var fields []gate.FieldError
 	var query url.Values
+	if refuseUnknown {
+		var err error
+		if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
+			return unreadableQuery(err)
+		}
+		fields = o.unknown(query)
+	}
 	for _, p := range o.params {
 		if len(fields) >= maxFields {
 			break
@@ -69,7 +81,7 @@ func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial
 		if p.In == "query" && query == nil {
 			var err error
 			if query, err = url.ParseQuery(r.URL.RawQuery); err != nil {
-				return &gate.Denial{Reason: gate.InputParameters, Detail: "The query cannot be read.", Err: err}
+				return unreadableQuery(err)
 			}
 		}
 		v, present, twice := p.read(ex, r, query)
@@ -82,6 +94,23 @@ func (o *operation) checkParams(ex *gate.Exchange, r *http.Request) *gate.Denial
 		return nil
 	}
 	return &gate.Denial{Reason: gate.InputParameters, Fields: fields}
+}
+
+func unreadableQuery(err error) *gate.Denial {
+	return &gate.Denial{Reason: gate.InputParameters, Detail: "The query cannot be read.", Err: err}
+}
+
+// unknown lists the members of a query that belong to no parameter. A backend may
+// take them all the same, and by another name for something that is documented.
+func (o *operation) unknown(query url.Values) (fields []gate.FieldError) {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if len(fields) < maxFields && !slices.ContainsFunc(o.params, func(p *parameter) bool {
+			return p.In == "query" && param.Claims(p.Param, p.shape, name)
+		}) {
+			fields = append(fields, gate.FieldError{In: "query", Name: name, Detail: "is not documented"})
+		}
+	}
+	return fields
 }
 
 // read takes the parameter's value out of the request: its text where the
@@ -252,8 +281,8 @@ func fragment(pointer string) string {
 	return "#"
 }
 
-// find picks the content type's entry: the exact one before ranges. JSON in
-// another charset is another type: it would be read as UTF-8.
+// find picks the content type's entry: the exact one before ranges. JSON and forms
+// in another charset are another type: they would be read as UTF-8.
 func (b *body) find(values []string) (mediaType, bool) {
 	if len(values) != 1 {
 		return mediaType{}, false // two types are none; so is no type for a body
@@ -266,13 +295,11 @@ func (b *body) find(values []string) (mediaType, bool) {
 		if !t.covers(media, params) {
 			continue
 		}
-		if t.json = isJSON(media); t.json {
-			if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
-				return mediaType{}, false
-			}
-		}
-		if t.form = media == "application/x-www-form-urlencoded"; !t.json && !t.form {
+		t.json, t.form = isJSON(media), media == "application/x-www-form-urlencoded"
+		if !t.json && !t.form {
 			t.schema = nil // nothing we could read
+		} else if c := params["charset"]; c != "" && !strings.EqualFold(c, "utf-8") {
+			return mediaType{}, false
 		}
 		return t, true
 	}

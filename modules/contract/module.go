@@ -48,6 +48,11 @@ type Handler struct {
 	// `off`. Default: `enforce`.
 	InputMode gate.Mode `json:"input_mode,omitempty"`
 
+	// What becomes of members of the query that the operation does not
+	// document: `refuse` makes them a 400, `pass` leaves them to the backend.
+	// Default: `pass`.
+	UnknownQuery string `json:"unknown_query,omitempty"`
+
 	// Whether responses are compared with the contract: `shadow` counts where
 	// they differ, `off` does not look. They are never refused or held back.
 	// Default: `off`.
@@ -88,6 +93,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if h.MaxBody == 0 {
 		h.MaxBody = 1 << 20
 	}
+	if h.UnknownQuery == "" {
+		h.UnknownQuery = "pass"
+	}
 	if h.Responses == "" {
 		h.Responses = "off"
 	}
@@ -120,6 +128,12 @@ const shadow = "shadow"
 func (h *Handler) Validate() error {
 	if h.MaxBody < 1 {
 		return errors.New("contract max_body must be at least 1 byte")
+	}
+	if h.UnknownQuery != "pass" && h.UnknownQuery != "refuse" {
+		return fmt.Errorf("unrecognized unknown_query %q; expected refuse or pass", h.UnknownQuery)
+	}
+	if h.Schema != "" && h.UnknownQuery == "refuse" {
+		return errors.New("contract: a schema says nothing of queries")
 	}
 	if h.Responses != shadow && h.Responses != "off" {
 		return fmt.Errorf("unrecognized responses %q; expected shadow or off", h.Responses)

@@ -25,7 +25,7 @@ func takeCookies(h http.Header) (taken []string) {
 		for part := range strings.SplitSeq(line, ";") {
 			switch part = strings.Trim(part, " \t"); {
 			case part == "":
-			case ofSession(part):
+			case OfSession(part):
 				taken = append(taken, part)
 			default:
 				rest = append(rest, part)
@@ -41,7 +41,8 @@ func takeCookies(h http.Header) (taken []string) {
 	return taken
 }
 
-func ofSession(cookie string) bool {
+// OfSession reports whether a cookie, as name=value, is one of a session.
+func OfSession(cookie string) bool {
 	name, _, _ := strings.Cut(cookie, "=")
 	name = strings.TrimRight(name, " \t")
 	tail, is := strings.CutPrefix(strings.TrimPrefix(strings.TrimPrefix(name, "__Host-"), "__Secure-"), SessionCookie)

@@ -42,7 +42,7 @@ func FuzzSessionCookies(f *testing.F) {
 		read := func(h http.Header, ours bool) (all []string) {
 			r := http.Request{Header: h}
 			for _, c := range r.Cookies() {
-				if ofSession(c.Name+"=") == ours {
+				if OfSession(c.Name+"=") == ours {
 					all = append(all, c.Name+"="+c.Value)
 				}
 			}

@@ -4,8 +4,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -22,6 +20,7 @@ type Exchange struct {
 	Origin    Origin     // where Client is, as far as reputation knows
 	Principal *Principal // nil while nobody is proven
 	Operation *Operation // nil while nothing is matched
+	Otherwise *Operation // what the contract asks for of requests that it does not know, where they pass
 	Params    []Param    // path parameters of the operation, decoded
 	Modes     LiveModes  // what operators switched for this API
 	Decoded   any        // the JSON body as the guard read it; nil if it did not
@@ -30,6 +29,7 @@ type Exchange struct {
 	Tries     any        // what became of earlier tries to reach an upstream; nil in the first
 
 	Cookies []string // those of sessions, which the upstream never sees, as name=value
+	Given   []string // the values of Set-Cookie by which the gateway itself gives or takes such
 
 	Ways     []Challenge // how callers may prove who they are, as far as identity has said
 	Scheme   string      // which of them the credential was sent by; empty: another, or none
@@ -66,10 +66,6 @@ const maxDecisions = 16
 // reach the error routes.
 const varKey = "gatehouse.exchange"
 
-// Asserted is the prefix of the headers that the gateway asserts upstream.
-// Inbound copies are removed when the Exchange opens.
-const Asserted = "X-Gatehouse-"
-
 // RequestIDHeader carries Exchange.ID to the upstream and to the client.
 const RequestIDHeader = "X-Request-Id"
 
@@ -79,16 +75,17 @@ func Of(r *http.Request) *Exchange {
 	if ex, ok := vars[varKey].(*Exchange); ok {
 		return ex
 	}
-	ex := &Exchange{Began: Now(), ID: requestID(r, vars)}
+	trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool)
+	ex := &Exchange{Began: Now(), ID: requestID(r, trusted)}
 	if ip, ok := vars[caddyhttp.ClientIPVarKey].(string); ok {
 		if addr, err := netip.ParseAddr(ip); err == nil {
 			ex.Client = addr.Unmap().WithZone("")
 		}
 	}
 	r.URL.Opaque = "" // it would go to the upstream in the place of the path, which stages look at
-	stayHTTP1(r.Header)
+	declineUpgrades(r)
 	dropHops(r.Header)
-	stripAsserted(r)
+	strip(r, trusted)
 	ex.Cookies = takeCookies(r.Header)
 	if vars != nil {
 		vars[varKey] = ex
@@ -114,115 +111,10 @@ func Enter(r *http.Request, s Stage, configured Mode) (*Exchange, Mode) {
 	return Of(r), configured
 }
 
-// stayHTTP1 declines an upgrade to HTTP/2 without TLS, as a server may (RFC 9110,
-// section 7.8). An upstream that accepted one would be talked to directly from
-// then on, with requests that no stage sees. Other upgrades pass.
-func stayHTTP1(h http.Header) {
-	lines := h["Upgrade"]
-	if !slices.ContainsFunc(lines, func(line string) bool { return slices.ContainsFunc(strings.Split(line, ","), isH2C) }) {
-		return
-	}
-	var kept []string
-	for _, line := range lines {
-		kept = append(kept, slices.DeleteFunc(strings.Split(line, ","), isH2C)...)
-	}
-	delete(h, "Http2-Settings")
-	if delete(h, "Upgrade"); len(kept) > 0 {
-		h["Upgrade"] = []string{strings.Trim(strings.Join(kept, ","), " \t")}
-	}
-}
-
-func isH2C(protocol string) bool {
-	return strings.EqualFold(strings.Trim(protocol, " \t"), "h2c")
-}
-
-// dropHops removes the fields that Connection names (RFC 9110, section 7.6.1)
-// before anybody looks at them. Caddy's proxy does so too, but after all stages:
-// a caller could have it take away what they have checked, or asserted.
-func dropHops(h http.Header) {
-	lines := h["Connection"]
-	if !slices.ContainsFunc(lines, namesFields) {
-		return
-	}
-	var kept []string
-	for _, line := range lines {
-		for word := range strings.SplitSeq(line, ",") {
-			switch word = strings.Trim(word, " \t"); {
-			case word == "":
-			case ofConnection(word):
-				kept = append(kept, word)
-			default:
-				h.Del(word)
-			}
-		}
-	}
-	if delete(h, "Connection"); len(kept) > 0 {
-		h["Connection"] = []string{strings.Join(kept, ", ")}
-	}
-}
-
-func namesFields(line string) bool {
-	for word := range strings.SplitSeq(line, ",") {
-		if word = strings.Trim(word, " \t"); word != "" && !ofConnection(word) {
-			return true
-		}
-	}
-	return false
-}
-
-// ofConnection reports options that say something by themselves, or name fields
-// that the proxy knows how to treat.
-func ofConnection(word string) bool {
-	for _, option := range [...]string{"keep-alive", "close", "upgrade", "te"} {
-		if strings.EqualFold(word, option) {
-			return true
-		}
-	}
-	return false
-}
-
-// stripAsserted removes what only the gateway may say. Trailers go too,
-// because Caddy's proxy forwards them past every header rule.
-func stripAsserted(r *http.Request) {
-	for name := range r.Header {
-		if asserted(name) {
-			delete(r.Header, name)
-		}
-	}
-	r.Trailer = nil
-	delete(r.Header, "Trailer")
-}
-
-func asserted(name string) bool {
-	const prefix = "x-gatehouse-"
-	return len(name) >= len(prefix) && Alike(name[:len(prefix)], prefix)
-}
-
-// Alike compares the name of a header field with one in lower case, as a backend
-// does that folds case and takes an underscore for a hyphen.
-func Alike(name, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i := range len(name) {
-		c := name[i]
-		switch {
-		case c >= 'A' && c <= 'Z':
-			c |= 0x20
-		case c == '_':
-			c = '-'
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
 // requestID keeps the id that a trusted proxy gave, and makes one otherwise: a
 // stranger must not choose the name its request is found by.
-func requestID(r *http.Request, vars map[string]any) string {
-	if trusted, _ := vars[caddyhttp.TrustedProxyVarKey].(bool); trusted {
+func requestID(r *http.Request, trusted bool) string {
+	if trusted {
 		if ids := r.Header[RequestIDHeader]; len(ids) == 1 && wellFormedID(ids[0]) {
 			return ids[0]
 		}

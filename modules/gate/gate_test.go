@@ -313,7 +313,7 @@ func BenchmarkOf(b *testing.B) {
 	vars := r.Context().Value(caddyhttp.VarsCtxKey).(map[string]any)
 	vars[caddyhttp.ClientIPVarKey] = "192.0.2.7"
 	for range 10 {
-		r.Header.Add("X-Header-"+requestID(r, vars)[:3], "v")
+		r.Header.Add("X-Header-"+requestID(r, false)[:3], "v")
 	}
 	b.ReportAllocs()
 	for b.Loop() {
@@ -332,16 +332,57 @@ func BenchmarkConclude(b *testing.B) {
 	}
 }
 
-func TestNoUpgradeToHTTP2(t *testing.T) {
-	for sent, kept := range map[string]string{"h2c": "", "H2C": "", "websocket": "websocket", "websocket, h2c": "websocket", " h2c ,websocket": "websocket", "h2c,\tH2c": "", "tcp": "tcp"} {
-		h := http.Header{"Upgrade": {sent}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}, "Connection": {"Upgrade, HTTP2-Settings"}}
-		if stayHTTP1(h); h.Get("Upgrade") != kept || strings.Contains(strings.ToLower(sent), "h2c") != (h.Get("Http2-Settings") == "") {
-			t.Errorf("of %q %v is left", sent, h)
+// TestUpgrades: a handshake for WebSockets is the one wish for another protocol
+// that goes on to an upstream.
+func TestUpgrades(t *testing.T) {
+	for _, c := range []struct{ method, sent, key, kept string }{
+		{"GET", "websocket", "k", "websocket"},
+		{"GET", "WebSocket", "k", "websocket"},
+		{"GET", "websocket, h2c", "k", "websocket"},
+		{"GET", " h2c ,websocket", "k", "websocket"},
+		{"GET", "websocket", "", ""},
+		{"POST", "websocket", "k", ""},
+		{"GET", "h2c", "k", ""},
+		{"GET", "H2C", "", ""},
+		{"GET", "websockets", "k", ""},
+		{"GET", "tcp", "k", ""},
+		{"POST", "SPDY/3.1", "", ""},
+	} {
+		r := httptest.NewRequest(c.method, "/", nil)
+		r.Header = http.Header{"Upgrade": {c.sent}, "Http2-Settings": {"AAMAAABkAARAAAAAAAIAAAAA"}, "Connection": {"Upgrade, HTTP2-Settings"}}
+		if c.key != "" {
+			r.Header.Set("Sec-WebSocket-Key", c.key)
+		}
+		if declineUpgrades(r); r.Header.Get("Upgrade") != c.kept || r.Header["Http2-Settings"] != nil {
+			t.Errorf("of %v %v is left", c, r.Header)
 		}
 	}
-	h := http.Header{"Upgrade": {"websocket", "h2c"}}
-	if stayHTTP1(h); len(h["Upgrade"]) != 1 || h.Get("Upgrade") != "websocket" {
-		t.Errorf("of two lines %v are left", h)
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	r.Header = http.Header{"Upgrade": {"h2c", "websocket"}, "Sec-Websocket-Key": {"k"}}
+	if declineUpgrades(r); len(r.Header["Upgrade"]) != 1 || r.Header.Get("Upgrade") != "websocket" {
+		t.Errorf("of two lines %v are left", r.Header)
+	}
+}
+
+// TestHearsay: what a client says of itself as a proxy would is gone, and what a
+// trusted proxy says stays, unless an underscore shows that it was not the proxy.
+func TestHearsay(t *testing.T) {
+	const of = "Forwarded X-Real-Ip True-Client-Ip Client-Cert Cf-Connecting-Ip X-Forwarded-Uri X-Forwarded-Client-Cert X-Forwarded-User X-Forwarded-Port"
+	const kept = "X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host X-Forwarder Cookie Te Client X-Api-Key From"
+	const never = "X_forwarded_for X_real_ip X-Forwarded_For Proxy X-Gatehouse-Tenant"
+	for _, trusted := range []bool{false, true} {
+		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		for name := range strings.FieldsSeq(of + " " + kept + " " + never) {
+			r.Header[name] = []string{"x"}
+		}
+		strip(r, trusted)
+		for names, want := range map[string]bool{of: trusted, kept: true, never: false} {
+			for name := range strings.FieldsSeq(names) {
+				if _, there := r.Header[name]; there != want {
+					t.Errorf("trusted %v: %s is there: %v", trusted, name, there)
+				}
+			}
+		}
 	}
 }
 

@@ -39,8 +39,9 @@ func (h *Handler) contentEncoding(_ *gate.Exchange, r *http.Request, enforce boo
 	sent := &bounded{ReadCloser: r.Body, left: limit}
 	r.Body = &bounded{ReadCloser: &decoded{sent: sent, open: open}, left: limit}
 	r.ContentLength = -1
-	delete(r.Header, "Content-Encoding")
-	delete(r.Header, "Content-Length")
+	for _, name := range [...]string{"Content-Encoding", "Content-Length", "Content-Digest", "Repr-Digest", "Digest", "Content-Md5"} {
+		delete(r.Header, name) // digests are of what was sent (RFC 9530, section 2), and were right
+	}
 	return nil
 }
 

@@ -69,6 +69,18 @@ func chunked(r *http.Request) *http.Request {
 	return r
 }
 
+func form(target, body string) *http.Request {
+	r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	return r
+}
+
+func zippedForm(t *testing.T, body string) *http.Request {
+	r := form("/", zipped(t, body))
+	r.Header.Set("Content-Encoding", "gzip")
+	return r
+}
+
 func TestChecks(t *testing.T) {
 	many := httptest.NewRequest(http.MethodGet, "/", nil)
 	for range 101 {
@@ -100,6 +112,8 @@ func TestChecks(t *testing.T) {
 		{"a long URL", "max_url 16B", httptest.NewRequest(http.MethodGet, "/?q=0123456789abcdef", nil), gate.GuardURL},
 		{"a query of many members", "max_query 2", httptest.NewRequest(http.MethodGet, "/?a&b&c", nil), gate.GuardQuery},
 		{"a broken query", "", httptest.NewRequest(http.MethodGet, "/?a=%zz", nil), gate.GuardQuery},
+		{"a query that is divided by semicolons, or is not", "", httptest.NewRequest(http.MethodGet, "/?a=b;c=d", nil), gate.GuardQuery},
+		{"a semicolon that is a character", "", httptest.NewRequest(http.MethodGet, "/?a=b%3Bc=d", nil), gate.None},
 		{"many header fields", "", many, gate.GuardHeaders},
 		{"a field twice", "", twice, gate.GuardFraming},
 		{"a host that is none", "", host, gate.GuardFraming},
@@ -108,8 +122,19 @@ func TestChecks(t *testing.T) {
 		{"another method, as CGI reads it", "", post("{}", "application/json", "X_http_METHOD-Override", "DELETE"), gate.GuardOverride},
 		{"another path", "", post("{}", "application/json", "X-Original-URL", "/admin"), gate.GuardOverride},
 		{"another path, where a proxy in front says so", "off override", post("{}", "application/json", "X-Rewrite-URL", "/admin"), gate.None},
+		{"another path, as nginx tells authorizers", "", post("{}", "application/json", "X-Original-URI", "/admin"), gate.GuardOverride},
+		{"another method in the query", "", form("/?a=1&_method=DELETE", ""), gate.GuardOverride},
+		{"another method in the query, encoded", "", form("/?%5fmetho%64=DELETE", ""), gate.GuardOverride},
+		{"another method in a query that nobody takes it from", "", httptest.NewRequest(http.MethodGet, "/?_method=DELETE", nil), gate.None},
+		{"another method in a form", "", form("/", "a=1&_method=DELETE"), gate.GuardOverride},
+		{"another method in a form, behind a semicolon", "", form("/", "a=1;_method=DELETE"), gate.GuardOverride},
+		{"another method in a form, as PHP reads it", "", form("/", "a=1&+.method%00x=DELETE"), gate.GuardOverride},
+		{"another method in a form that was encoded", "", zippedForm(t, "_method=DELETE"), gate.GuardOverride},
+		{"a member that ends like it", "", form("/", "payment_method=card&method=a&x_method"), gate.None},
+		{"a form in a charset that hides its members", "", post("%6D%85=x", "application/x-www-form-urlencoded; charset=IBM037"), gate.GuardContentType},
+		{"a form in Latin-1", "", post("a=%E4", "application/x-www-form-urlencoded; charset=ISO-8859-1"), gate.None},
 		{"a field that is called like it", "", post("{}", "application/json", "X-Http-Methods", "x"), gate.None},
-		{"a field that CGI takes for the sender's address", "", post("{}", "application/json", "X_Forwarded_For", "10.0.0.1"), gate.GuardFraming},
+		{"a field that CGI takes for the length", "", post("{}", "application/json", "Content_Length", "1"), gate.GuardFraming},
 		{"a field with an underscore", "", post("{}", "application/json", "api_key", "x"), gate.None},
 		{"a change in early data", "", early(http.MethodPost), gate.GuardEarlyData},
 		{"a look in early data", "", early(http.MethodGet), gate.None},

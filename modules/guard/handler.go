@@ -23,11 +23,11 @@ var checks = [checkCount]func(h *Handler, ex *gate.Exchange, r *http.Request, en
 	queryCheck:           (*Handler).query,
 	headersCheck:         (*Handler).headers,
 	framingCheck:         (*Handler).framing,
-	overrideCheck:        (*Handler).override,
 	earlyDataCheck:       (*Handler).earlyData,
 	contentTypeCheck:     (*Handler).contentType,
 	contentEncodingCheck: (*Handler).contentEncoding,
 	bodyCheck:            (*Handler).body,
+	overrideCheck:        (*Handler).override,
 	jsonCheck:            (*Handler).json,
 }
 
@@ -94,7 +94,10 @@ func (h *Handler) url(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 }
 
 func (h *Handler) query(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
-	if n, ok := canon.Query(r.URL.RawQuery); !ok || n > h.MaxQuery {
+	switch n, fault := canon.Query(r.URL.RawQuery); {
+	case fault != "":
+		return &gate.Denial{Reason: gate.GuardQuery, Detail: "The query has " + fault + "."}
+	case n > h.MaxQuery:
 		return &gate.Denial{Reason: gate.GuardQuery}
 	}
 	return nil
@@ -117,11 +120,9 @@ var single = [...]string{"Content-Type", "Content-Encoding", "Authorization", "O
 
 // confusable are header fields that mean something to everybody. A program that
 // takes an underscore for a hyphen, as CGI and its descendants do, would take one
-// that nobody here has looked at for it.
-var confusable = [...]string{
-	"content-length", "content-type", "content-encoding", "transfer-encoding", "x-forwarded-for", "x-forwarded-host",
-	"x-forwarded-proto", "x-forwarded-port", "x-real-ip", "x-request-id", "x-api-key",
-}
+// that nobody here has looked at for it. Those by which proxies say who the client
+// is are gone already.
+var confusable = [...]string{"content-length", "content-type", "content-encoding", "transfer-encoding", "x-request-id", "x-api-key"}
 
 func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	refuse := func(detail string) *gate.Denial {
@@ -157,15 +158,48 @@ func (*Handler) framing(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 // overriding are header fields by which frameworks take a request for another
 // than it is: of another method, or to another path, than was matched, allowed
 // and logged here.
-var overriding = [...]string{"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"}
+var overriding = [...]string{
+	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri", "x-original-method",
+}
 
-func (*Handler) override(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
+func (h *Handler) override(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
 	for name := range r.Header {
 		if len(name) >= len("x-http-method") && name[0] == 'X' && slices.ContainsFunc(overriding[:], func(o string) bool { return gate.Alike(name, o) }) {
 			return &gate.Denial{Reason: gate.GuardOverride, Detail: "The field " + name + " is not accepted here."}
 		}
 	}
-	return nil
+	if r.Method != http.MethodPost {
+		return nil
+	}
+	if overrides(r.URL.RawQuery) {
+		return &gate.Denial{Reason: gate.GuardOverride, Detail: "The parameter _method is not accepted here."}
+	}
+	if !hasBody(r) || mediaType(r) != "application/x-www-form-urlencoded" {
+		return nil
+	}
+	form, denial := h.whole(ex, r)
+	if denial == nil && overrides(string(form)) {
+		denial = &gate.Denial{Reason: gate.GuardOverride, Detail: "The member _method is not accepted here."}
+	}
+	return denial
+}
+
+// overrides looks for a parameter called _method, by which frameworks take a POST
+// for another method. PHP knows it by some other names.
+func overrides(form string) bool {
+	for member := range strings.FieldsFuncSeq(form, func(c rune) bool { return c == '&' || c == ';' }) {
+		name, _, _ := strings.Cut(member, "=")
+		if !strings.HasSuffix(name, "method") && strings.IndexByte(name, '%') < 0 {
+			continue
+		}
+		if plain, err := url.QueryUnescape(name); err == nil {
+			name, _, _ = strings.Cut(strings.TrimLeft(plain, " "), "\x00")
+		}
+		if len(name) == len("_method") && name[1:] == "method" && strings.IndexByte("_.[ ", name[0]) >= 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // earlyData refuses what came with a handshake that is not over, or did at a proxy
@@ -185,7 +219,15 @@ func hasBody(r *http.Request) bool {
 }
 
 func (h *Handler) contentType(_ *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
-	if len(h.ContentTypes) == 0 || !hasBody(r) {
+	if !hasBody(r) {
+		return nil
+	}
+	if ct := r.Header.Get("Content-Type"); strings.IndexByte(ct, ';') >= 0 {
+		if _, params, err := mime.ParseMediaType(ct); err == nil && !likeASCII(params["charset"]) {
+			return &gate.Denial{Reason: gate.GuardContentType, Detail: "The charset is none that is used here."}
+		}
+	}
+	if len(h.ContentTypes) == 0 {
 		return nil
 	}
 	kind := mediaType(r)
@@ -195,6 +237,18 @@ func (h *Handler) contentType(_ *gate.Exchange, r *http.Request, _ bool) *gate.D
 		}
 	}
 	return &gate.Denial{Reason: gate.GuardContentType}
+}
+
+// likeASCII reports the charsets in which what is written in ASCII is that, as all
+// who look at bodies take for granted. In EBCDIC, UTF-7 or UTF-16 an attack, or the
+// member of a form, is not what it seems.
+func likeASCII(charset string) bool {
+	charset = strings.ToLower(charset)
+	switch charset {
+	case "", "utf-8", "utf8", "us-ascii", "ascii":
+		return true
+	}
+	return strings.HasPrefix(charset, "iso-8859-") || strings.HasPrefix(charset, "windows-125")
 }
 
 // mediaType is the content type without parameters, or empty.
@@ -257,17 +311,9 @@ func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	if kind := mediaType(r); kind != "application/json" && (!strings.HasSuffix(kind, "+json") || gate.ProtocolOf(r).Framed()) {
 		return nil
 	}
-	data, err := ex.Body(r, h.limit(r))
-	var denial *gate.Denial
-	switch {
-	case errors.As(err, &denial):
+	data, denial := h.whole(ex, r)
+	if denial != nil || len(data) == 0 {
 		return denial
-	case errors.Is(err, gate.ErrBodyTooLarge):
-		return &gate.Denial{Reason: gate.GuardBodyTooLarge}
-	case err != nil:
-		return &gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err}
-	case len(data) == 0:
-		return nil
 	}
 	value, err := strictjson.Decode(data, h.limits)
 	if err != nil {
@@ -281,6 +327,21 @@ func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 		ex.Decoded = value
 	}
 	return nil
+}
+
+// whole is the body, or why there is none to look at.
+func (h *Handler) whole(ex *gate.Exchange, r *http.Request) ([]byte, *gate.Denial) {
+	data, err := ex.Body(r, h.limit(r))
+	var denial *gate.Denial
+	switch {
+	case errors.As(err, &denial):
+		return nil, denial
+	case errors.Is(err, gate.ErrBodyTooLarge):
+		return nil, &gate.Denial{Reason: gate.GuardBodyTooLarge}
+	case err != nil:
+		return nil, &gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err}
+	}
+	return data, nil
 }
 
 // Describe tells that the stage may refuse, and nothing of what it looks for.

@@ -55,7 +55,8 @@ type Handler struct {
 	JSON JSON `json:"json,omitzero"`
 
 	// The modes of single checks: path, url, query, headers, framing,
-	// content_type, content_encoding, body or json. Default: that of the stage.
+	// early_data, content_type, content_encoding, body, override or json.
+	// Default: that of the stage.
 	Modes map[string]gate.Mode `json:"modes,omitempty"`
 
 	// Whether refusals are enforced: `enforce`, `shadow` or `off`.
@@ -95,16 +96,16 @@ const (
 	queryCheck
 	headersCheck
 	framingCheck
-	overrideCheck
 	earlyDataCheck
 	contentTypeCheck
 	contentEncodingCheck
 	bodyCheck
+	overrideCheck
 	jsonCheck
 	checkCount
 )
 
-var checkNames = []string{"path", "url", "query", "headers", "framing", "override", "early_data", "content_type", "content_encoding", "body", "json"}
+var checkNames = []string{"path", "url", "query", "headers", "framing", "early_data", "content_type", "content_encoding", "body", "override", "json"}
 
 // CaddyModule returns the Caddy module information.
 func (*Handler) CaddyModule() caddy.ModuleInfo {

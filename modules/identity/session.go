@@ -337,13 +337,15 @@ func nameOf(api string) string {
 
 // set adds a cookie to an answer. It is for this host alone, or the domain, and
 // never for scripts.
-func (s *Session) set(w http.ResponseWriter, n *names, c session.Cookie, keep time.Duration, site http.SameSite) {
+func (v *visit) set(w http.ResponseWriter, c session.Cookie, keep time.Duration, site http.SameSite) {
 	//nolint:gosec // Secure wherever the site has TLS, which a test on this machine has not
-	cookie := http.Cookie{Name: c.Name, Value: c.Value, Path: "/", Domain: s.CookieDomain, Secure: n.secure, HttpOnly: true, SameSite: site, MaxAge: int(keep / time.Second)}
+	cookie := http.Cookie{Name: c.Name, Value: c.Value, Path: "/", Domain: v.CookieDomain, Secure: v.names.secure, HttpOnly: true, SameSite: site, MaxAge: int(keep / time.Second)}
 	if keep <= 0 {
 		cookie.MaxAge = -1
 	}
-	w.Header().Add("Set-Cookie", cookie.String())
+	line := cookie.String()
+	v.ex.Given = append(v.ex.Given, line) // an upstream that sets one of this name is another matter
+	w.Header().Add("Set-Cookie", line)
 }
 
 func (s *Session) sameSite() http.SameSite {
@@ -354,23 +356,23 @@ func (s *Session) sameSite() http.SameSite {
 }
 
 // forget takes a session's cookies out of the browser.
-func (s *Session) forget(w http.ResponseWriter, n *names, came int) {
-	for _, name := range session.Leftover(n.cookie, max(came, 1), 0) {
-		s.set(w, n, session.Cookie{Name: name}, 0, s.sameSite())
+func (v *visit) forget(w http.ResponseWriter) {
+	for _, name := range session.Leftover(v.names.cookie, max(v.cookies.Chunks, 1), 0) {
+		v.set(w, session.Cookie{Name: name}, 0, v.sameSite())
 	}
 }
 
 // write puts a session into the browser.
-func (s *Session) write(w http.ResponseWriter, n *names, ring *session.Ring, sess *session.Session, came int, now time.Time) error {
-	pieces, err := sess.Seal(ring, n.bound, n.cookie, now)
+func (v *visit) write(w http.ResponseWriter, ring *session.Ring, sess *session.Session, now time.Time) error {
+	pieces, err := sess.Seal(ring, v.names.bound, v.names.cookie, now)
 	if err != nil {
 		return err
 	}
 	for _, c := range pieces {
-		s.set(w, n, c, sess.Left(time.Duration(s.Idle), time.Duration(s.Lifetime)), s.sameSite())
+		v.set(w, c, sess.Left(time.Duration(v.Idle), time.Duration(v.Lifetime)), v.sameSite())
 	}
-	for _, name := range session.Leftover(n.cookie, came, len(pieces)) {
-		s.set(w, n, session.Cookie{Name: name}, 0, s.sameSite())
+	for _, name := range session.Leftover(v.names.cookie, v.cookies.Chunks, len(pieces)) {
+		v.set(w, session.Cookie{Name: name}, 0, v.sameSite())
 	}
 	return nil
 }

@@ -143,11 +143,11 @@ func (h *Handler) login(w http.ResponseWriter, r *http.Request, v *visit, now ti
 		return away(err)
 	}
 	for _, name := range session.TooMany(v.cookies.Logins) {
-		v.set(w, v.names, session.Cookie{Name: name}, 0, http.SameSiteLaxMode)
+		v.set(w, session.Cookie{Name: name}, 0, http.SameSiteLaxMode)
 	}
 	// Lax, since it has to come back with the issuer's redirect.
 	c := session.Cookie{Name: session.LoginName(v.names.cookie, l.State), Value: l.Seal(ring, v.names.bound, now)}
-	v.set(w, v.names, c, session.LoginTime, http.SameSiteLaxMode)
+	v.set(w, c, session.LoginTime, http.SameSiteLaxMode)
 	logins("begun")
 	w.(*held).redirect(to)
 	return nil
@@ -174,7 +174,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 		logins("unknown")
 		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see."}
 	}
-	v.set(w, v.names, session.Cookie{Name: session.LoginName(v.names.cookie, l.State)}, 0, http.SameSiteLaxMode) // it is good once
+	v.set(w, session.Cookie{Name: session.LoginName(v.names.cookie, l.State)}, 0, http.SameSiteLaxMode) // it is good once
 	e, err := v.shared.provider.Endpoints(r.Context(), now)
 	if err != nil {
 		logins("away")
@@ -182,7 +182,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 	}
 	sess, err := v.exchange(r.Context(), e, q, l, now)
 	if err == nil {
-		err = v.write(w, v.names, ring, sess, v.cookies.Chunks, now)
+		err = v.write(w, ring, sess, now)
 	}
 	if err != nil {
 		if errors.Is(err, ask.ErrAway) {
@@ -242,7 +242,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request, v *visit, now t
 	if to == "" {
 		to = v.Path + "/logged-out"
 	}
-	v.forget(w, v.names, v.cookies.Chunks)
+	v.forget(w)
 	if v.cookies.Value != "" {
 		l, _, denial := v.read(r.Context(), now)
 		if denial != nil && denial.Reason == gate.IdentityUnavailable {

@@ -21,6 +21,7 @@ import (
 type visit struct {
 	*Session
 
+	ex      *gate.Exchange
 	names   *names
 	cookies session.Cookies
 	origin  string // of the site, as the browser sees it
@@ -34,7 +35,7 @@ func (s *Session) visit(r *http.Request, ex *gate.Exchange) *visit {
 		origin = originAsAsked(r)
 	}
 	n := s.namesFor(ex.API, strings.HasPrefix(origin, "https://"))
-	return &visit{s, n, session.Take(ex.Cookies, n.cookie), origin}
+	return &visit{s, ex, n, session.Take(ex.Cookies, n.cookie), origin}
 }
 
 // bySession finds the principal of a session. There is none where the browser
@@ -49,7 +50,7 @@ func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, no
 	l, ring, denial := v.read(r.Context(), now)
 	if denial != nil {
 		if denial.Reason != gate.IdentityUnavailable {
-			v.forget(w, v.names, v.cookies.Chunks)
+			v.forget(w)
 		}
 		return nil, denial, true
 	}
@@ -59,13 +60,13 @@ func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, no
 	}
 	next, denial := h.fresh(r.Context(), v, l, now)
 	if next == nil { // the issuer says that it is over
-		v.forget(w, v.names, v.cookies.Chunks)
+		v.forget(w)
 		return nil, denial, true
 	}
 	if denial == nil && !subresource(r) && (next != l || l.session.Ageing(time.Duration(v.Idle), now)) {
 		c := *next.session
 		c.Seen = now.UnixMilli()
-		if err := v.write(w, v.names, ring, &c, v.cookies.Chunks, now); err != nil {
+		if err := v.write(w, ring, &c, now); err != nil {
 			h.app.logger.Warn("a session has become too large for its cookie", zap.String("issuer", v.Issuer), zap.Error(err))
 		}
 	}

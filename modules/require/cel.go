@@ -3,12 +3,15 @@ package require
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -131,12 +134,10 @@ var variables = map[string]variable{
 	}},
 
 	"request.method":    {cel.StringType, func(_ *gate.Exchange, r *http.Request) any { return r.Method }},
-	"request.path":      {cel.StringType, func(_ *gate.Exchange, r *http.Request) any { return r.URL.Path }},
+	"request.path":      {cel.StringType, path},
 	"request.host":      {cel.StringType, func(_ *gate.Exchange, r *http.Request) any { return r.Host }},
 	"request.client_ip": {cel.StringType, func(ex *gate.Exchange, _ *http.Request) any { return ex.Client.String() }},
-	"request.query": {cel.MapType(cel.StringType, texts), func(_ *gate.Exchange, r *http.Request) any {
-		return map[string][]string(r.URL.Query())
-	}},
+	"request.query":     {cel.MapType(cel.StringType, texts), query},
 	"request.headers": {cel.MapType(cel.StringType, cel.StringType), func(_ *gate.Exchange, r *http.Request) any {
 		lower := make(map[string]string, len(r.Header))
 		for name, values := range r.Header {
@@ -144,6 +145,25 @@ var variables = map[string]variable{
 		}
 		return lower
 	}},
+}
+
+// path is that of the request, if it has one form only. Of `/public/../admin` or
+// `//admin` an expression would see another than the backend.
+func path(_ *gate.Exchange, r *http.Request) any {
+	if p := r.URL.Path; caddyhttp.CleanPath(p, true) == p && strings.IndexByte(p, '\\') < 0 {
+		return p
+	}
+	return types.NewErr("the path is not in its canonical form; guard would bring it into one")
+}
+
+// query is that of the request, if it can be read in one way only. A member that
+// an expression did not see might be one that the backend takes.
+func query(_ *gate.Exchange, r *http.Request) any {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return types.NewErr("the query cannot be read: %v", err)
+	}
+	return map[string][]string(q)
 }
 
 func text(of func(*gate.Principal) string) variable {

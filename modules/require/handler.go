@@ -1,6 +1,7 @@
 package require
 
 import (
+	"cmp"
 	"net/http"
 	"strings"
 
@@ -65,7 +66,7 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 // byContract looks for one alternative of the operation's security that the
 // principal satisfies. The denial speaks of the one that came closest.
 func byContract(ex *gate.Exchange) *gate.Denial {
-	op, p := ex.Operation, ex.Principal
+	op, p := cmp.Or(ex.Operation, ex.Otherwise), ex.Principal
 	if op == nil {
 		return nil
 	}

@@ -36,15 +36,38 @@ func TestByContract(t *testing.T) {
 		{"basic proves nothing to us", []gate.Alternative{{gate.Scheme{Type: "http", HTTP: "basic"}}}, bearer(), gate.RequireScheme},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			d := byContract(&gate.Exchange{Operation: &gate.Operation{Security: tc.security}, Principal: tc.who})
-			got := gate.None
-			if d != nil {
-				got = d.Reason
-			}
-			if got != tc.want {
-				t.Errorf("got %q, want %q", got, tc.want)
+			op := &gate.Operation{Security: tc.security}
+			for _, ex := range []*gate.Exchange{{Operation: op, Principal: tc.who}, {Otherwise: op, Principal: tc.who}} {
+				d := byContract(ex)
+				got := gate.None
+				if d != nil {
+					got = d.Reason
+				}
+				if got != tc.want {
+					t.Errorf("got %q, want %q", got, tc.want)
+				}
 			}
 		})
+	}
+}
+
+// TestTwoReadings: an expression is not true of a request that its backend may
+// read in another way.
+func TestTwoReadings(t *testing.T) {
+	for target, want := range map[string]bool{
+		"/public/a": true, "/public/a/": true, "/public/a?b=1": true, "/public/a%2Fb": true,
+		"/public/../admin": false, "/public/./a": false, "/public//a": false, "/public/%2e%2e/admin": false, `/public/a%5Cb`: false,
+		"/public/a?role=user;role=admin": false, "/public/a?b=%zz": false,
+	} {
+		for _, expr := range []string{`request.path.startsWith("/public/") && !("role" in request.query)`, `!(!request.path.startsWith("/public/") || "role" in request.query)`} {
+			p, err := compile(expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := p.eval(&gate.Exchange{}, httptest.NewRequest(http.MethodGet, target, nil)); got != want || got != (err == nil) {
+				t.Errorf("%s of %s: %v, %v", expr, target, got, err)
+			}
+		}
 	}
 }
 

@@ -16,6 +16,7 @@ type Contract struct {
 	Version    string // of OpenAPI: 3.0, 3.1 or 3.2
 	Bases      []string
 	Operations []*Operation
+	Security   [][]Scheme // of what the operations do not say otherwise; nil when nothing is said
 }
 
 // Operation is one operation as the document describes it.
@@ -103,6 +104,7 @@ func Read(main *File, files *Files) (*Contract, error) {
 	if r.security, err = r.readSecurity(root); err != nil {
 		return nil, err
 	}
+	c.Security = r.security
 	paths, ok := root.Child("paths")
 	if !ok {
 		return nil, root.Errorf("the document has no paths")

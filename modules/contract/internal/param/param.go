@@ -160,6 +160,19 @@ func Query(p *openapi.Param, s *Shape, query url.Values) (v any, present, twice 
 	return text(values[0], separator, false, s), true, len(values) > 1
 }
 
+// Claims reports whether a member of a query belongs to the parameter.
+func Claims(p *openapi.Param, s *Shape, name string) bool {
+	switch {
+	case p.Style == "deepObject":
+		rest, ok := strings.CutPrefix(name, p.Name+"[")
+		return ok && strings.HasSuffix(rest, "]")
+	case p.ContentType == "" && s.is("object") && p.Style == "form" && p.Explode:
+		_, ok := s.Members[name]
+		return ok
+	}
+	return name == p.Name
+}
+
 // Path reads a path parameter, decoded already.
 func Path(p *openapi.Param, s *Shape, value string) any {
 	separator := ","

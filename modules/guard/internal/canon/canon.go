@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Why a path has no canonical form. What it means depends on who reads it, so
+// Why a path has no canonical form, or a query. What it means depends on who reads it, so
 // none can be chosen on the reader's behalf.
 const (
 	EncodedSlash = "an encoded slash"
@@ -18,6 +18,7 @@ const (
 	DotParameter = "a dot segment with a parameter"
 	NotAbsolute  = "no leading slash"
 	BadPercent   = "a percent sign without two hexadecimal digits"
+	Semicolon    = "a semicolon, which some take for an ampersand; as a character it is written %3B"
 )
 
 // Path returns the canonical form of an escaped path (RFC 3986, section 6.2.2):
@@ -133,21 +134,25 @@ func unreserved(c byte) bool {
 	return c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' || c == '.' || c == '_' || c == '~'
 }
 
-// Query reports whether every percent sign in a query is followed by two
-// hexadecimal digits and nothing is a control character, and how many members
-// it has.
-func Query(raw string) (members int, ok bool) {
+// Query counts the members of a query. fault is empty, or says why it is not
+// read alike by everybody. A semicolon is a character like others for most, and
+// divides members like an ampersand for some.
+func Query(raw string) (members int, fault string) {
 	if raw == "" {
-		return 0, true
+		return 0, ""
 	}
 	members = 1
 	for i := range len(raw) {
 		switch c := raw[i]; {
 		case c == '&':
 			members++
-		case c == '%' && (i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2])), c < ' ', c == 0x7f:
-			return members, false
+		case c == '%' && (i+2 >= len(raw) || !isHex(raw[i+1]) || !isHex(raw[i+2])):
+			return members, BadPercent
+		case c == ';':
+			return members, Semicolon
+		case c < ' ', c == 0x7f:
+			return members, Control
 		}
 	}
-	return members, true
+	return members, ""
 }

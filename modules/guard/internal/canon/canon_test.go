@@ -60,12 +60,12 @@ func TestPath(t *testing.T) {
 
 func TestQuery(t *testing.T) {
 	for _, c := range []struct {
-		in string
-		n  int
-		ok bool
-	}{{"", 0, true}, {"a=1", 1, true}, {"a=1&b=%20&c", 3, true}, {"a=%2", 1, false}, {"a=%zz", 1, false}, {"a=\x01", 1, false}} {
-		if n, ok := Query(c.in); n != c.n || ok != c.ok {
-			t.Errorf("Query(%q) = %d, %v", c.in, n, ok)
+		in    string
+		n     int
+		fault string
+	}{{"", 0, ""}, {"a=1", 1, ""}, {"a=1&b=%20&c", 3, ""}, {"a=%2", 1, BadPercent}, {"a=%zz", 1, BadPercent}, {"a=\x01", 1, Control}, {"a=1;b=2", 1, Semicolon}, {"a=1%3Bb=2", 1, ""}} {
+		if n, fault := Query(c.in); n != c.n || fault != c.fault {
+			t.Errorf("Query(%q) = %d, %q", c.in, n, fault)
 		}
 	}
 }

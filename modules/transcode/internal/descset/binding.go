@@ -68,21 +68,40 @@ func pattern(part string) string {
 	return strings.ReplaceAll(strings.ReplaceAll(quoted, `\*\*`, ".+"), `\*`, ".+")
 }
 
+// maxAgain bounds the fields that a query may name: each is compared with all
+// others, and one of a message that holds itself has names without end.
+const maxAgain = 256
+
 // Again finds a member of a query that says what the path or the body of the
-// request says too, or that says something twice. The library would take the last
-// word, and whoever has looked at the request before has seen another.
+// request says too, or that says something twice; of the fields of a oneof, any
+// says what another did. The library would take the last word, and whoever has
+// looked at the request before has seen another.
 func (m *Method) Again(verb, path string, query url.Values) (key string, found bool) {
 	settled := m.settled(verb, path)
-	seen := map[string]bool{}
+	if slices.Contains(settled, "*") {
+		settled = nil
+		for key := range query {
+			if m.field(key) != nil {
+				return key, true
+			}
+		}
+	}
+	said := make([]steps, 0, len(settled)+len(query))
+	for _, path := range settled {
+		if to := m.field(path); to != nil {
+			said = append(said, to)
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(query)) {
-		field, name := m.field(key)
-		if field == nil {
+		to := m.field(key)
+		if to == nil {
 			continue // the library refuses it
 		}
-		if seen[name] || len(query[key]) > 1 && !field.IsList() || slices.ContainsFunc(settled, func(s string) bool { return overlap(name, s) }) {
+		list := to[len(to)-1].IsList()
+		if len(said) == maxAgain || len(query[key]) > 1 && !list || slices.ContainsFunc(said, to.collide) {
 			return key, true
 		}
-		seen[name] = true
+		said = append(said, to)
 	}
 	return "", false
 }
@@ -104,28 +123,37 @@ func (m *Method) settled(verb, path string) (all []string) {
 	return nil
 }
 
+// steps lead to a field through the messages that hold it.
+type steps []protoreflect.FieldDescriptor
+
 // field finds a field by its path, each name of which is written as in Protobuf or
-// as in JSON, and that path as in Protobuf.
-func (m *Method) field(key string) (field protoreflect.FieldDescriptor, path string) {
+// as in JSON. It is nil if there is none.
+func (m *Method) field(path string) (to steps) {
 	message := m.Input()
-	var names []string
-	for part := range strings.SplitSeq(key, ".") {
+	for part := range strings.SplitSeq(path, ".") {
 		if message == nil {
-			return nil, ""
+			return nil
 		}
 		fields := message.Fields()
-		if field = fields.ByName(protoreflect.Name(part)); field == nil {
+		field := fields.ByName(protoreflect.Name(part))
+		if field == nil {
 			if field = fields.ByJSONName(part); field == nil {
-				return nil, ""
+				return nil
 			}
 		}
-		names = append(names, string(field.Name()))
-		message = field.Message()
+		to, message = append(to, field), field.Message()
 	}
-	return field, strings.Join(names, ".")
+	return to
 }
 
-// overlap reports whether one path is the other's or leads into it.
-func overlap(a, b string) bool {
-	return b == "*" || a == b || strings.HasPrefix(a, b+".") || strings.HasPrefix(b, a+".")
+// collide reports whether one field is the other, holds it, or takes its place: a
+// oneof has room for one.
+func (s steps) collide(other steps) bool {
+	for i := range min(len(s), len(other)) {
+		if s[i] != other[i] {
+			one := s[i].ContainingOneof()
+			return one != nil && one == other[i].ContainingOneof()
+		}
+	}
+	return true
 }

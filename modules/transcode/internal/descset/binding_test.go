@@ -2,7 +2,10 @@ package descset_test
 
 import (
 	"net/url"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/transcode/internal/descset"
 	"github.com/gatehouse-caddy/gatehouse/modules/transcode/transcodetest"
@@ -45,5 +48,53 @@ func TestAgain(t *testing.T) {
 		if got, _ := m.Again(c.verb, c.path, query); got != c.want {
 			t.Errorf("%s %s?%s: %q, want %q", c.verb, c.path, c.query, got, c.want)
 		}
+	}
+}
+
+// TestAgainOneof: of a oneof one field is there, and whoever sets a second takes
+// the first away.
+func TestAgainOneof(t *testing.T) {
+	data, err := proto.Marshal(transcodetest.Compile(t, `syntax = "proto3";
+package pay;
+import "google/api/annotations.proto";
+service Payments {
+	rpc Pay(Payment) returns (Payment) {
+		option (google.api.http) = { post: "/pay/{card.number}" body: "note" };
+	}
+}
+message Payment {
+	oneof means { Card card = 1; string iban = 2; }
+	oneof about { string note = 3; string reference = 4; }
+	optional int32 amount = 5;
+	optional int32 tip = 6;
+	Payment before = 7;
+}
+message Card { string number = 1; string name = 2; }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := descset.Read(data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for query, want := range map[string]string{
+		"amount=1&tip=2": "", "card.name=ann": "", "card.number=2": "card.number", "iban=x": "iban", "reference=x": "reference",
+		"before.iban=x": "", "before.iban=x&before.card.name=y": "before.iban", "before.note=x&before.iban=y": "",
+		"before.amount=1&before=x": "before.amount", "before.before.iban=1&before.card.name=2": "",
+	} {
+		values, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := set.Methods["/pay.Payments/Pay"].Again("POST", "/pay/7", values); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+	many := url.Values{}
+	for i := range 300 {
+		many[strings.Repeat("before.", i)+"amount"] = []string{"1"}
+	}
+	if _, found := set.Methods["/pay.Payments/Pay"].Again("POST", "/pay/7", many); !found {
+		t.Error("a query may name fields without end")
 	}
 }
