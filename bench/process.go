@@ -45,6 +45,9 @@ func launch(ctx context.Context, dir, caddy, core, name, site, upstream string) 
 	}
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stderr, cmd.Dir = log, dir
+	if _, env, ok := strings.Cut(site, "# env "); ok {
+		cmd.Env = append(os.Environ(), strings.Fields(env)[0])
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}

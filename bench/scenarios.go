@@ -29,7 +29,8 @@ var contract string
 //go:embed orders.binpb
 var descriptors []byte
 
-// scenario is a name, global options and a site, divided by a line of dashes.
+// scenario is a name, global options and a site, divided by a line of dashes. A
+// comment `# env NAME=value` is for the process.
 type scenario struct{ name, caddyfile string }
 
 // set is scenarios that get the same request; the first two are plain Caddy.
@@ -89,6 +90,7 @@ func sets(token string) []set {
 		{"GET, a token seen before", get, 0, []scenario{
 			{"plain Caddy", plain},
 			{"plain Caddy again", plain},
+			{"plain Caddy that collects half as often", plain + "\n# env GOGC=200"},
 			{"plain Caddy that sets as many headers", told},
 			{"api, no log", api("log denied")},
 			{"api, no log, console off", "console off\n" + api("log denied")},
@@ -97,6 +99,7 @@ func sets(token string) []set {
 			{"api identity, with sessions, no log", strings.Replace(api("log denied", identity+" {\nsession main\n}"), "audience orders-api", "audience orders-api\nlogin {\nclient_id portal\n}", 1)},
 			{"api identity require, no log", api("log denied", identity, scopes)},
 			{"all but firewall and schema, no log", api("log denied", identity, scopes, quota)},
+			{"all but firewall and schema, no log, headroom off", "headroom off\n" + api("log denied", identity, scopes, quota)},
 			{"all but firewall and schema", api(identity, scopes, quota)},
 			{"contract, identity, require, input, quota", api(routing, identity, quota)},
 			{"the same, responses compared as well", api(routing+" {\nresponses shadow\n}", identity, quota)},

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,33 @@ func TestAPIKeepsItsWord(t *testing.T) {
 	for name, values := range got.Header {
 		if slices.Contains(values, "for=10.0.0.1") {
 			t.Errorf("the upstream is told %s", name)
+		}
+	}
+}
+
+// TestHeadroom: a process with an API in it collects less often, as long as one is
+// there, also after a reload that was refused.
+func TestHeadroom(t *testing.T) {
+	percent := func() uint64 {
+		sample := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+		metrics.Read(sample)
+		return sample[0].Value.Uint64()
+	}
+	const site = "api demo {\nrespond ok\n}"
+	usual := percent()
+	gw := start(t, "headroom 1GiB", site)
+	if p := percent(); p <= usual {
+		t.Errorf("%d percent with room, %d without", p, usual)
+	}
+	if gw.load("headroom 2MiB", site+"\nreverse_proxy {\nto unix//nowhere/at/all\ntransport nonsense\n}") == nil || percent() <= usual {
+		t.Errorf("%d percent after a reload that failed", percent())
+	}
+	for _, c := range []struct{ global, site string }{{"headroom off", site}, {"", "respond ok"}} {
+		if err := gw.load("headroom 1GiB", site); err != nil || percent() <= usual {
+			t.Fatalf("%d percent, %v", percent(), err)
+		}
+		if err := gw.load(c.global, c.site); err != nil || percent() != usual {
+			t.Errorf("%v: %d percent, %d before; %v", c, percent(), usual, err)
 		}
 	}
 }

@@ -18,6 +18,7 @@ import (
 
 func init() {
 	httpcaddyfile.RegisterGlobalOption("drain", parseDrain)
+	httpcaddyfile.RegisterGlobalOption("headroom", parseHeadroom)
 	httpcaddyfile.RegisterDirective("api", func(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		set, err := parse.Matcher(h)
 		if err != nil {
@@ -249,4 +250,27 @@ func parseDrain(d *caddyfile.Dispenser, existing any) (any, error) {
 		drain.Wait = caddy.Duration(wait)
 	}
 	return httpcaddyfile.App{Name: "gatehouse_drain", Value: caddyconfig.JSON(drain, nil)}, nil
+}
+
+// parseHeadroom reads the global option. Syntax:
+//
+//	headroom off|<size>
+func parseHeadroom(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
+	if existing != nil {
+		return nil, d.Err("the headroom option stands twice")
+	}
+	var word string
+	if !d.AllArgs(&word) {
+		return nil, d.ArgErr()
+	}
+	headroom := new(Headroom)
+	if headroom.Off = word == "off"; !headroom.Off {
+		size, ok := parse.ParseSize(word)
+		if !ok || size > maxHeadroom {
+			return nil, d.Errf("headroom %q is neither off nor a size of up to 1GiB", word)
+		}
+		headroom.Size = size
+	}
+	return httpcaddyfile.App{Name: "gatehouse_headroom", Value: caddyconfig.JSON(headroom, nil)}, nil
 }

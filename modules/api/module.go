@@ -19,6 +19,7 @@ import (
 func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(Drain))
+	caddy.RegisterModule(new(Headroom))
 }
 
 // Handler stands around everything that an API consists of.
@@ -101,6 +102,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	var err error
 	if h.modes, err = modes.Open(ctx); err != nil {
+		return err
+	}
+	if _, err := ctx.App("gatehouse_headroom"); err != nil {
 		return err
 	}
 	app, err := ctx.App("gatehouse_drain")
