@@ -49,6 +49,7 @@ type change struct {
 	Action   string    `json:"action"` // create, replace or delete; or refused
 	Kind     string    `json:"kind"`
 	ID       string    `json:"id"`
+	Verb     string    `json:"verb,omitempty"` // what was refused
 	Why      string    `json:"why,omitempty"` // it was refused
 }
 
