@@ -70,7 +70,7 @@ func TestOperators(t *testing.T) {
 			t.Errorf("%.4s %s %s: %d %s", step.token, step.method, step.path, a.status, a.body)
 		}
 	}
-	if _, err := gw.command(t, "audit-log"); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := gw.command(t, "audit-log"); err == nil || !strings.Contains(err.Error(), "GATEHOUSE_ADMIN_TOKEN, which is not set (403 Forbidden)") {
 		t.Errorf("without a token: %v", err)
 	}
 	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "ann's long token")
@@ -81,6 +81,15 @@ func TestOperators(t *testing.T) {
 	log, err = gw.command(t, "audit-log", "--action", "refused", "--by", "ann")
 	if err != nil || !strings.Contains(log, "tenants/acme  may not create") || strings.Count(log, "\n") != 2 {
 		t.Errorf("%v\n%s", err, log)
+	}
+	log, err = gw.command(t, "audit-log", "--action", "refused", "--since", "1d")
+	if err != nil || !strings.Contains(log, "refused read    keys      ") || !strings.Contains(log, "refused create  tenants/acme") {
+		t.Errorf("%v\n%s", err, log)
+	}
+	for line := range strings.Lines(gw.log(t)) {
+		if read := strings.Contains(line, `"action":"read"`); strings.Contains(line, "gatehouse_registry.audit") && (read && !strings.Contains(line, "reading refused") || !read && strings.Contains(line, "reading refused")) {
+			t.Errorf("a refusal is told as %s", line)
+		}
 	}
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")

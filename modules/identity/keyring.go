@@ -239,6 +239,7 @@ func (h *Handler) findKey(r *http.Request, key string, now time.Time) (*proven, 
 	}
 	if e != nil && e.honey {
 		id := e.who.principal.Client
+		e.use.touch(now)
 		h.app.honey.caughtBy(r, id)
 		return nil, &gate.Denial{Reason: gate.IdentityInvalidAPIKey, Err: &refusal{rule: "honey " + id}}
 	}

@@ -72,15 +72,17 @@ func doubtKey(_ registry.Has, id string, was, is *keyEntry) (doubts []string) {
 	fresh := was == nil || was.hash != is.hash // a secret that somebody is about to be given
 	if fresh {
 		if who, _ := is.good(now); who == nil {
-			doubt("it would be refused, since its time was over at %s", is.expires.UTC().Format(time.RFC3339))
-		}
-		if set, ok := revocations.Running(); ok {
-			if what, e, revoked := set.standing(is.who, now); revoked {
-				doubt("it would be refused, since revocation %s of its %s stands %s", e.Mark, what, span(e))
-			}
+			doubt("the key would be refused: its time was over at %s", is.expires.UTC().Format(time.RFC3339))
 		}
 		if other := keys.Running().Load()[is.hash]; other != nil && other.who.principal.Client != id {
 			doubt("another key has its sha256, and one of them would never be found")
+		}
+	}
+	if fresh || is.outlives(was) {
+		if set, ok := revocations.Running(); ok {
+			if what, e, revoked := set.standing(is.who, now); revoked {
+				doubt("the key would be refused: revocation %s of its %s stands %s", e.Mark, what, span(e))
+			}
 		}
 	}
 	if plans := knownPlans(); p.Plan != "" && len(plans) > 0 && !slices.Contains(plans, p.Plan) && (was == nil || was.who.principal.Plan != p.Plan) {
@@ -92,6 +94,12 @@ func doubtKey(_ registry.Has, id string, was, is *keyEntry) (doubts []string) {
 		}
 	}
 	return doubts
+}
+
+// outlives reports whether a key is good for longer than it was: a revocation
+// that was to last as long as the key may be over before.
+func (e *keyEntry) outlives(was *keyEntry) bool {
+	return !was.expires.IsZero() && (e.expires.IsZero() || e.expires.After(was.expires))
 }
 
 // scopeDoubt says what is odd about a scope. A comma may be in one (RFC 6749,

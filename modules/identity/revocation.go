@@ -120,6 +120,7 @@ var revocations = registry.NewPacked(registry.Packed[revokedObject, *revokedSet]
 	Admit:   admitRevocation,
 	Doubt:   doubtRevocation,
 	Join:    joinRevocations,
+	Used:    "`identity`",
 	New:     func() *revokedSet { return new(revokedSet) },
 })
 

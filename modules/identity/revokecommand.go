@@ -18,6 +18,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/modules/cli"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/revoked"
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
@@ -83,10 +84,17 @@ func revokeCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.list(cmd.OutOrStdout()) },
 	}, &cobra.Command{
-		Use:   "lift <id>",
+		Use:   "lift <id> | lift key <id> | lift tenant <tenant>",
 		Short: "Takes a revocation away; the next request is accepted",
-		Args:  cobra.ExactArgs(1),
+		Long:  "Takes a revocation away: the one with an id, as `list` shows it, or that of a key or tenant. The next request is accepted, unless another revocation is about it.",
+		Args:  cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 2 {
+				if args[0] != ofKey && args[0] != ofTenant {
+					return fmt.Errorf("%q is none of key and tenant; other revocations are lifted by the id that `list` shows", args[0])
+				}
+				args = []string{revoked.Of(args[0], "", args[1]).String()}
+			}
 			_, err := f.Ask(http.MethodDelete, "revocations/"+url.PathEscape(args[0]), nil)
 			if err == nil {
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "lifted %s\n", args[0])
@@ -171,7 +179,7 @@ func (f *revokeFlags) revoke(cmd *cobra.Command) (err error) {
 	}
 	answer, err := f.Ask(method, path, body)
 	if refusedWith(err, http.StatusConflict) && !strings.Contains(err.Error(), "--force") {
-		return fmt.Errorf("%w; here, --replace does that, and `caddy gatehouse revoke lift %s` takes it away", err, entry.Mark)
+		return fmt.Errorf("%w\n  --replace puts yours in its place, and `caddy gatehouse revoke lift %s` takes the other away", err, entry.Mark)
 	}
 	if err != nil {
 		return err

@@ -488,7 +488,7 @@ func badRequest(format string, args ...any) error {
 }
 
 func notFound(k kind, id string) error {
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %s/%s", k.name(), id)}
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %q among the %s", id, k.name())}
 }
 
 func notAllowed(w http.ResponseWriter, methods string) error {

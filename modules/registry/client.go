@@ -90,8 +90,13 @@ func readRefused(text string) *Refused {
 	if !found || !colon || err != nil || status < 400 {
 		return nil
 	}
-	r := &Refused{Status: status, words: wordsOf(body)}
+	r := &Refused{Status: status}
+	var site bool
+	r.words, site = wordsOf(body)
 	switch {
+	case site:
+		r.words = "what answers there is an API and no admin endpoint; --address or --config says where that is. " + r.words
+		return r
 	case r.words == "":
 		r.words = "the gateway refuses without a word"
 		if status == http.StatusNotFound {
@@ -115,9 +120,10 @@ const maxWords = 300
 
 // wordsOf reads the error of an admin endpoint, or the problem document (RFC
 // 9457) of a site that somebody took for one.
-func wordsOf(body string) string {
+func wordsOf(body string) (words string, site bool) {
 	var p struct {
 		Error  string
+		Type   string
 		Title  string
 		Detail string
 		Errors []struct{ Pointer, In, Name, Detail string }
@@ -125,9 +131,9 @@ func wordsOf(body string) string {
 	if json.Unmarshal([]byte(body), &p) != nil {
 		text := strings.TrimSpace(body)
 		if strings.HasPrefix(text, "<") || strings.HasPrefix(text, "404 page") {
-			return ""
+			return "", false
 		}
-		return oneLine(text[:min(len(text), maxWords)])
+		return oneLine(text[:min(len(text), maxWords)]), false
 	}
 	var said []string
 	for _, s := range []string{p.Error, p.Title, p.Detail} {
@@ -135,12 +141,12 @@ func wordsOf(body string) string {
 			said = append(said, strings.TrimSuffix(oneLine(s), "."))
 		}
 	}
-	words := strings.Join(said, ": ")
+	words = strings.Join(said, ": ")
 	for _, e := range p.Errors {
 		where := strings.TrimSpace(e.In + " " + e.Name + e.Pointer)
 		words += "\n  " + strings.TrimPrefix(oneLine(where+": "+e.Detail), ": ")
 	}
-	return strings.TrimSpace(words)
+	return strings.TrimSpace(words), p.Type != "" && p.Error == ""
 }
 
 // oneLine takes out what could write elsewhere on a terminal.

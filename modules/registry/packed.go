@@ -44,6 +44,9 @@ type Packed[T any, S PackedSet[T]] struct {
 	// it returns is a conflict of the two, and may tell of both.
 	Join func(old, posted json.RawMessage) (json.RawMessage, error)
 
+	// Used says what of a configuration uses the kind. May be empty.
+	Used string
+
 	// New makes the owner's set.
 	New func() S
 }
@@ -103,7 +106,7 @@ func (k *Packed[T, S]) admit(id string, object any) error {
 // index is not called: a set is no snapshot.
 func (*Packed[T, S]) index(map[string]*object) any { return nil }
 
-func (*Packed[T, S]) used() string { return "" }
+func (k *Packed[T, S]) used() string { return k.Used }
 
 func (k *Packed[T, S]) doubt(has Has, _ string, was, is any) []string {
 	if k.Doubt == nil {
