@@ -287,6 +287,9 @@ func TestKeyDoubts(t *testing.T) {
 	if b := gw.change(t, "GET", "/gatehouse/keys/b", "", nil); !strings.Contains(b.body, `"scopes":["x","y:z"]`) {
 		t.Errorf("scopes: %s", b.body)
 	}
+	if !regexp.MustCompile(`was in doubt and forced","kind":"keys","id":"gone","revision":7,"by":"[^"]+","doubts":\["the key`).MatchString(gw.log(t)) {
+		t.Error("who forced what is not in the log")
+	}
 	// The same over the admin API.
 	hash := regexp.MustCompile(`"sha256":"([0-9a-f]{64})"`).FindStringSubmatch(gw.change(t, "GET", "/gatehouse/keys/a", "", nil).body)[1]
 	for _, step := range []struct {

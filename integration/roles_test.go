@@ -110,6 +110,14 @@ func TestOperators(t *testing.T) {
 			id = a.header.Get("Location")[strings.LastIndexByte(a.header.Get("Location"), '/')+1:]
 		}
 	}
+	// Whoever may not read is told what they did, and nothing of what was there.
+	if a := gw.change(t, "POST", "/gatehouse/revocations", `{"tenant":"again","before":"2026-01-01T00:00:00Z","expires":"2032-01-01T00:00:00Z"}`, as("bob's long token")); a.status != 409 || strings.Contains(a.body, "2031") {
+		t.Errorf("one that is neither stronger nor weaker: %d %s", a.status, a.body)
+	}
+	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "bob's long token")
+	if said, err := gw.told(t, "revoke", "tenant", "again", "--expires", "2030-06-01"); err != nil || !strings.HasPrefix(said, "revoked at least until 2030-06-01T00:00:00Z: ") || strings.Contains(said, "stood") {
+		t.Errorf("what stood already: %s %v", said, err)
+	}
 	if a := gw.change(t, "PATCH", "/gatehouse/tenants/acme", `{}`, as("bob's long token")); a.status != 200 || strings.Contains(a.body, "pro") || a.header.Get("ETag") == "" {
 		t.Errorf("who may not read: %d %s", a.status, a.body)
 	}

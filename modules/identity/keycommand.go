@@ -84,7 +84,7 @@ func (f *keyFlags) make() (key string, err error) {
 	}
 	f.entry.Scopes = nil
 	for _, word := range f.scopes {
-		for _, s := range strings.Fields(word) {
+		for s := range strings.FieldsSeq(word) {
 			if wrong := scopeDoubt(s); wrong != "" && !f.force {
 				return "", fmt.Errorf("--%s; if that is meant, say so with --force", wrong)
 			}
@@ -92,7 +92,7 @@ func (f *keyFlags) make() (key string, err error) {
 		}
 	}
 	if f.expires != "" {
-		if f.entry.Expires, err = moment("--expires", f.expires, time.Now()); err != nil {
+		if f.entry.Expires, err = moment(f.expires, time.Now()); err != nil {
 			return "", err
 		}
 	}

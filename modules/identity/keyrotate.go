@@ -46,7 +46,7 @@ func (f *keyFlags) rotate(notes io.Writer, id string, now time.Time) (string, er
 	}
 	change := map[string]any{}
 	if f.expires != "" {
-		if change["expires"], err = moment("--expires", f.expires, now); err != nil {
+		if change["expires"], err = moment(f.expires, now); err != nil {
 			return "", err
 		}
 	}

@@ -14,11 +14,12 @@ func TestKeyState(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	hash := strings.Repeat("ab", 32)
 	const one, two, three = "2026-01-01T01:00:00Z", "2026-01-01T02:00:00Z", "2026-01-01T03:00:00Z"
-	old := func(until ...string) (list string) {
+	old := func(until ...string) string {
+		var list []string
 		for _, u := range until {
-			list += `,{"sha256":"` + hash + `","until":"` + u + `"}`
+			list = append(list, `{"sha256":"`+hash+`","until":"`+u+`"}`)
 		}
-		return `,"previous":[` + list[1:] + `]`
+		return `,"previous":[` + strings.Join(list, ",") + `]`
 	}
 	for _, tc := range []struct{ name, more, state, until string }{
 		{"for ever", "", keyActive, ""},
@@ -131,7 +132,7 @@ func TestMoment(t *testing.T) {
 		"tomorrow":             "is neither",
 		"":                     "is neither",
 	} {
-		at, err := moment("--expires", word, now)
+		at, err := moment(word, now)
 		got := at.Format(time.RFC3339)
 		if err != nil {
 			got = err.Error()
@@ -163,7 +164,7 @@ func TestJoin(t *testing.T) {
 		}
 	}
 	_, err := joinRevocations(strong, other)
-	if err == nil || !strings.Contains(err.Error(), "stands "+span(revoked.Entry{Until: revoked.Seconds(now.Add(2*time.Hour))})) || !strings.Contains(err.Error(), "before") {
+	if err == nil || !strings.Contains(err.Error(), "stands "+span(revoked.Entry{Until: revoked.Seconds(now.Add(2 * time.Hour))})) || !strings.Contains(err.Error(), "before") {
 		t.Errorf("a conflict: %v", err)
 	}
 }

@@ -143,7 +143,7 @@ func expiryOf(token string) time.Time {
 func (f *revokeFlags) revoke(cmd *cobra.Command) (err error) {
 	now := time.Now()
 	if f.expires != "" {
-		if f.v.Expires, err = moment("--expires", f.expires, now); err != nil {
+		if f.v.Expires, err = moment(f.expires, now); err != nil {
 			return err
 		}
 	}
@@ -226,18 +226,18 @@ func (f *revokeFlags) keyEnds(now time.Time) time.Time {
 
 const momentHelp = "a time such as 2027-01-01T00:00:00Z, a day (UTC) such as 2027-01-01, or from now such as 30d or 12h"
 
-// moment reads a time to come, or how long it is from now.
-func moment(flag, word string, now time.Time) (time.Time, error) {
+// moment reads what --expires is given: a time to come, or how long it is from now.
+func moment(word string, now time.Time) (time.Time, error) {
 	at, err := date(word)
 	if err != nil {
 		left, err := caddy.ParseDuration(word)
 		if err != nil || left <= 0 {
-			return time.Time{}, fmt.Errorf("%s %q is neither a time such as 2027-01-01T00:00:00Z nor a duration such as 30d or 12h", flag, word)
+			return time.Time{}, fmt.Errorf("--expires %q is neither a time such as 2027-01-01T00:00:00Z nor a duration such as 30d or 12h", word)
 		}
 		at = now.Add(left + time.Second - 1).UTC().Truncate(time.Second)
 	}
 	if !at.After(now) {
-		return time.Time{}, fmt.Errorf("%s has passed: %s", flag, word)
+		return time.Time{}, fmt.Errorf("--expires has passed: %s", word)
 	}
 	return at, nil
 }

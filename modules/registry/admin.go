@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
 )
@@ -244,7 +245,10 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	} else {
 		out.Kept = kept != nil
 	}
-	out.Warnings = doubts
+	if out.Warnings = doubts; len(doubts) > 0 {
+		s.logger.Load().Named("audit").Warn("change of a live object was in doubt and forced",
+			zap.String("kind", k.name()), zap.String("id", id), zap.Uint64("revision", o.Version), zap.String("by", who.name), zap.Strings("doubts", doubts))
+	}
 	if who.idle {
 		warning := "nothing in the running configuration uses " + k.name() + ": this is stored, and has no effect here"
 		if k.used() != "" {

@@ -29,7 +29,7 @@ func (c *Client) Flags(cmd *cobra.Command) {
 
 // TokenEnv names the variable with the token that a command shows the gateway.
 // A token on the command line would be in the shell's history.
-const TokenEnv = "GATEHOUSE_ADMIN_TOKEN" //nolint:gosec // the name of a variable
+const TokenEnv = "GATEHOUSE_ADMIN_TOKEN"
 
 // Authorized is a header with the token of the environment, if there is one.
 func Authorized() http.Header {
@@ -87,7 +87,7 @@ func readRefused(text string) *Refused {
 	_, text, found := strings.Cut(text, "HTTP ")
 	word, body, colon := strings.Cut(text, ": ")
 	status, err := strconv.Atoi(word)
-	if !found || !colon || err != nil || status < 400 {
+	if answered := found && colon && err == nil && status >= 400; !answered {
 		return nil
 	}
 	r := &Refused{Status: status}
@@ -141,12 +141,12 @@ func wordsOf(body string) (words string, site bool) {
 			said = append(said, strings.TrimSuffix(oneLine(s), "."))
 		}
 	}
-	words = strings.Join(said, ": ")
+	lines := []string{strings.Join(said, ": ")}
 	for _, e := range p.Errors {
 		where := strings.TrimSpace(e.In + " " + e.Name + e.Pointer)
-		words += "\n  " + strings.TrimPrefix(oneLine(where+": "+e.Detail), ": ")
+		lines = append(lines, "  "+strings.TrimPrefix(oneLine(where+": "+e.Detail), ": "))
 	}
-	return strings.TrimSpace(words), p.Type != "" && p.Error == ""
+	return strings.TrimSpace(strings.Join(lines, "\n")), p.Type != "" && p.Error == ""
 }
 
 // oneLine takes out what could write elsewhere on a terminal.

@@ -8,7 +8,9 @@ import (
 	"time"
 )
 
-// forceHint ends the answer to a change that is in doubt.
+// forceHint ends the answer to a change that is in doubt: its kind's owner thinks
+// that it is a mistake, which would look like a change that works. It is made when
+// the request says that it is meant.
 const forceHint = "; if that is meant, say so with ?force=true"
 
 // forced reports whether a change is to be made that looks like a mistake.

@@ -39,9 +39,8 @@ type Packed[T any, S PackedSet[T]] struct {
 	Doubt func(has Has, was, is T) []string
 
 	// Join is what a POST makes of the object that is there and the one that was
-	// posted. May be nil: the posted one replaces it.
-	// An error that
-	// it returns is a conflict of the two, and may tell of both.
+	// posted. An error is a conflict of the two, and may tell of both. May be
+	// nil: the posted one replaces it.
 	Join func(old, posted json.RawMessage) (json.RawMessage, error)
 
 	// Used says what of a configuration uses the kind. May be empty.

@@ -50,7 +50,7 @@ type change struct {
 	Kind     string    `json:"kind"`
 	ID       string    `json:"id"`
 	Verb     string    `json:"verb,omitempty"` // what was refused
-	Why      string    `json:"why,omitempty"` // it was refused
+	Why      string    `json:"why,omitempty"`  // it was refused
 }
 
 // journal tells other nodes what changed. The revision grows by one each time.
