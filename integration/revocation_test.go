@@ -218,6 +218,9 @@ func TestRevokeKeyCommand(t *testing.T) {
 	if a := gw.get(t, "/", key); a.status != 200 {
 		t.Errorf("when all is lifted: %d %s", a.status, a.body)
 	}
+	if list, err := gw.command(t, "revoke", "list", "--json"); err != nil || list != "" {
+		t.Errorf("a list of nothing: %q %v", list, err)
+	}
 	// What stood already leaves no change behind.
 	audit := gw.change(t, "GET", "/gatehouse/audit?kind=revocations", "", nil)
 	if n := strings.Count(audit.body, `"action":"create"`); n != 3 || strings.Count(audit.body, `"action":"replace"`) != 1 {
@@ -229,8 +232,13 @@ func TestRevokeKeyCommand(t *testing.T) {
 	}
 	is := gw.change(t, "GET", "/gatehouse/keys/brief", "", nil)
 	_, after, _ := strings.Cut(is.body, `"expires":"`)
-	if said, err := gw.told(t, "revoke", "key", "brief"); err != nil || !strings.HasPrefix(said, "revoked until "+after[:20]) {
+	if said, err := gw.told(t, "revoke", "key", "brief", "--reason", "a\tb"); err != nil || !strings.HasPrefix(said, "revoked until "+after[:20]) {
 		t.Errorf("%s %v, of %s", said, err, is.body)
+	}
+	list, err := gw.command(t, "revoke", "list", "--json")
+	var o struct{ Value struct{ Key, Reason string } }
+	if err != nil || json.Unmarshal([]byte(list), &o) != nil || o.Value.Key != "brief" || o.Value.Reason != "a\tb" {
+		t.Errorf("a list: %q %v", list, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -30,6 +31,7 @@ type revokeFlags struct {
 	v               revocation
 	before, expires string
 	force, replace  bool
+	json            bool
 }
 
 func revokeCommand() *cobra.Command {
@@ -48,6 +50,9 @@ func revokeCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if f.v.JTI == "" && f.v.SHA256 == "" {
+				if in, err := os.Stdin.Stat(); cmd.InOrStdin() == os.Stdin && err == nil && in.Mode()&os.ModeCharDevice != 0 {
+					cmd.PrintErrln("Paste the token, and end it with Enter and Ctrl-D.")
+				}
 				if err := f.read(cmd.InOrStdin()); err != nil {
 					return err
 				}
@@ -78,12 +83,14 @@ func revokeCommand() *cobra.Command {
 		c.Flags().BoolVar(&f.replace, "replace", false, "in place of a revocation of the same, also if that is stronger")
 	}
 	key.Flags().BoolVar(&f.force, "force", false, "also if there is no such key: one that comes later is refused, or that of another gateway's configuration")
-	cmd.AddCommand(token, subject, tenant, key, &cobra.Command{
-		Use:   "list",
+	list := &cobra.Command{
+		Use:   "list [--json]",
 		Short: "Lists the revocations of the running gateway",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return f.list(cmd.OutOrStdout()) },
-	}, &cobra.Command{
+	}
+	list.Flags().BoolVar(&f.json, "json", false, "as JSON, one revocation a line")
+	cmd.AddCommand(token, subject, tenant, key, list, &cobra.Command{
 		Use:   "lift <id> | lift key <id> | lift tenant <tenant>",
 		Short: "Takes a revocation away; the next request is accepted",
 		Long:  "Takes a revocation away: the one with an id, as `list` shows it, or that of a key or tenant. The next request is accepted, unless another revocation is about it.",
@@ -252,23 +259,33 @@ func date(word string) (time.Time, error) {
 
 func (f *revokeFlags) list(to io.Writer) error {
 	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "ID\tWHAT\tISSUER\tBEFORE\tEXPIRES\tREASON") // Flush reports what fails
+	if !f.json {
+		_, _ = fmt.Fprintln(out, "ID\tWHAT\tISSUER\tBEFORE\tEXPIRES\tREASON") // Flush reports what fails
+	}
 	for after := ""; ; {
 		body, err := f.Ask(http.MethodGet, "revocations?after="+url.QueryEscape(after), nil)
 		if err != nil {
 			return err
 		}
 		var page struct {
-			Objects []struct {
-				ID    string
-				Value revocation
-			}
-			Next string
+			Objects []json.RawMessage
+			Next    string
 		}
 		if err := json.Unmarshal(body, &page); err != nil {
 			return fmt.Errorf("reading the gateway's answer: %w", err)
 		}
-		for _, o := range page.Objects {
+		for _, raw := range page.Objects {
+			var o struct {
+				ID    string
+				Value revocation
+			}
+			if err := json.Unmarshal(raw, &o); err != nil {
+				return fmt.Errorf("reading the gateway's answer: %w", err)
+			}
+			if f.json {
+				_, _ = fmt.Fprintf(out, "%s\n", raw)
+				continue
+			}
 			v, before, what := o.Value, "", ""
 			if !v.Before.IsZero() {
 				before = v.Before.Format(time.RFC3339)
