@@ -1,8 +1,12 @@
 package integration
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"strings"
 	"sync"
@@ -11,6 +15,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	caddycmd "github.com/caddyserver/caddy/v2/cmd"
+	"github.com/spf13/cobra"
 )
 
 const keySite = `
@@ -82,7 +88,7 @@ func TestKeyRotation(t *testing.T) {
 			t.Errorf("%s: %d %s", bad.body, a.status, a.body)
 		}
 	}
-	if _, err := gw.command(t, "key", "rotate", "nobody"); err == nil || !strings.Contains(err.Error(), "there is no keys/nobody") {
+	if _, err := gw.command(t, "key", "rotate", "nobody"); err == nil || !strings.Contains(err.Error(), `there is no "nobody" among the keys`) {
 		t.Errorf("a key that is not there: %v", err)
 	}
 	for _, key := range []string{first, second, third} {
@@ -221,5 +227,199 @@ func TestHoneyKey(t *testing.T) {
 	}
 	if list, err := gw.command(t, "key", "list"); err != nil || !strings.Contains(list, "honey") {
 		t.Errorf("%v\n%s", err, list)
+	}
+}
+
+// told is command with what it says beside its output, which comes first.
+func (g *gateway) told(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	var out, notes bytes.Buffer
+	root := &cobra.Command{SilenceUsage: true, SilenceErrors: true}
+	caddycmd.Commands()["gatehouse"].CobraFunc(root)
+	root.SetOut(&out)
+	root.SetErr(&notes)
+	root.SetArgs(append(args, "--address", "unix/"+g.admin))
+	err := root.ExecuteContext(t.Context())
+	return out.String() + notes.String(), err
+}
+
+// TestKeyDoubts: what looks like a mistake is asked back about.
+func TestKeyDoubts(t *testing.T) {
+	gw := start(t, livePlans, liveSite)
+	if _, err := gw.command(t, "key", "create", "--id", "gone"); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"revoke key gone --expires 1h", "key revoke gone"} {
+		if _, err := gw.command(t, strings.Fields(args)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		args      string
+		fails     bool
+		says, not string
+	}{
+		{"create --id a --plan gold", true, `plan "gold" is not defined, and the default would count; expected free, pro; if that is meant, say so with --force`, "gh_"},
+		{"create --id a --plan gold --force", false, `warning: plan "gold" is not defined`, ""},
+		{"create --id b --scope x,y", true, `--scope "x,y" is one with a comma in it`, "gh_"},
+		{"create --id b --scope x --scope y:z", false, "gh_", "warning"},
+		{"create --id c --expires 2020-01-01", true, "--expires has passed", ""},
+		{"create --id c --expires 30d", false, "gh_", "warning"},
+		{"create --id c", true, `there is a key "c" already; rotate it`, ""},
+		{"create --id gone", true, "of its key stands until", "gh_"},
+		{"create --id gone --force", false, "warning: the key would be refused: revocation", ""},
+		{"rotate gone", true, "the key would be refused", "gh_"},
+		{"rotate c --overlap 2d", false, "the old secret works until 2", "warning"},
+		{"rotate c --overlap never", true, "no duration such as 24h or 7d", ""},
+		{"rotate c --overlap 0 --expires 90d", false, "gh_", "old secret"},
+		{"new --id d --scope x,y", true, "with a comma", "gh_"},
+		{"new --id d --expires 1d", false, "entry: {", ""},
+		{"delete c", false, "revoked c", ""},
+	} {
+		said, err := gw.told(t, append([]string{"key"}, strings.Fields(step.args)...)...)
+		if err != nil {
+			said += err.Error()
+		}
+		if (err != nil) != step.fails || !strings.Contains(said, step.says) || step.not != "" && strings.Contains(said, step.not) {
+			t.Errorf("%s: %s", step.args, said)
+		}
+	}
+	if b := gw.change(t, "GET", "/gatehouse/keys/b", "", nil); !strings.Contains(b.body, `"scopes":["x","y:z"]`) {
+		t.Errorf("scopes: %s", b.body)
+	}
+	if !regexp.MustCompile(`was in doubt and forced","kind":"keys","id":"gone","revision":7,"by":"[^"]+","doubts":\["the key`).MatchString(gw.log(t)) {
+		t.Error("who forced what is not in the log")
+	}
+	// The same over the admin API.
+	hash := regexp.MustCompile(`"sha256":"([0-9a-f]{64})"`).FindStringSubmatch(gw.change(t, "GET", "/gatehouse/keys/a", "", nil).body)[1]
+	for _, step := range []struct {
+		path, body string
+		status     int
+		says       string
+	}{
+		{"e", `{"sha256":"` + hash + `"}`, 409, "another key has its sha256"},
+		{"e", `{"sha256":"` + strings.Repeat("0", 64) + `","expires":"2020-01-01T00:00:00Z"}`, 409, "its time was over at 2020"},
+		{"e?force=true", `{"sha256":"` + strings.Repeat("0", 64) + `","expires":"2020-01-01T00:00:00Z"}`, 201, `"state":"expired","warnings":["the key would be refused`},
+		{"f", `{"sha256":"` + strings.Repeat("1", 64) + `","scopes":["a b"]}`, 409, "cannot be one"},
+	} {
+		if a := gw.change(t, "PUT", "/gatehouse/keys/"+step.path, step.body, nil); a.status != step.status || !strings.Contains(a.body, step.says) {
+			t.Errorf("%s %s: %d %s", step.path, step.body, a.status, a.body)
+		}
+	}
+	// And where nothing accepts keys, or nothing is there that could.
+	if err := gw.load("identity {\nissuer local dev\n}", "api demo {\nidentity local\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := gw.told(t, "key", "create", "--id", "g"); err != nil || !strings.Contains(said, "warning: nothing in the running configuration uses keys") {
+		t.Errorf("no API takes keys: %s %v", said, err)
+	}
+	if err := gw.load("", "respond ok"); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := gw.told(t, "key", "create", "--id", "h"); err == nil || !strings.Contains(err.Error(), "keys are used by `identity` with `keys` in its block (404 Not Found)") {
+		t.Errorf("no API: %s %v", said, err)
+	}
+}
+
+// TestKeyStates: a list says how each key stands, as requests with it find.
+func TestKeyStates(t *testing.T) {
+	gw := prepare(t)
+	gw.write(t, "keys.json", fmt.Sprintf(`[{"id":"filed","sha256":"%064d"},{"id":"stale","sha256":"%064d","expires":"2020-01-01T00:00:00Z"}]`, 1, 2))
+	load := func() {
+		t.Helper()
+		if err := gw.load("identity {\nkeys keys.json\n}", "api orders {\nidentity {\nkeys\n}\nrespond ok\n}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load()
+	secrets := map[string]string{}
+	for _, args := range []string{"create --id active", "create --id overlapping", "rotate overlapping", "create --id revoked", "create --id honey --honey", "create --id shut --tenant evil"} {
+		out, err := gw.command(t, append([]string{"key"}, strings.Fields(args)...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[strings.Fields(strings.Replace(args, "rotate ", "rotate --id ", 1))[2]] = out
+	}
+	for _, args := range []string{"key revoked", "tenant evil --expires 1d", "key filed"} {
+		if _, err := gw.command(t, append([]string{"revoke"}, strings.Fields(args)...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := gw.command(t, "key", "revoke", "filed"); err == nil || !strings.Contains(err.Error(), "`caddy gatehouse revoke key filed`") {
+		t.Errorf("a key of the configuration: %v", err)
+	}
+	gw.get(t, "/", withKey(secrets["honey"]))
+	want := map[string]string{"active": "active", "overlapping": "overlapping", "revoked": "revoked", "honey": "honey", "shut": "revoked", "filed": "revoked", "stale": "expired"}
+	reasons := map[string]string{"revoked": "identity.revoked", "honey": "identity.invalid_api_key"}
+	for range 2 {
+		text, err := gw.command(t, "key", "list")
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := gw.command(t, "key", "list", "--json")
+		if err != nil || strings.Count(lines, "\n") != len(want)-1 {
+			t.Errorf("%v\n%s", err, lines)
+		}
+		for line := range strings.Lines(lines) {
+			var k struct {
+				ID, State string
+				Until     time.Time
+				LastUsed  time.Time `json:"last_used"`
+			}
+			if err := json.Unmarshal([]byte(line), &k); err != nil {
+				t.Fatal(err)
+			}
+			ends := k.State == "overlapping" || k.State == "revoked"
+			if k.State != want[k.ID] || k.Until.IsZero() == ends || k.ID == "honey" && k.LastUsed.IsZero() {
+				t.Errorf("%s", line)
+			}
+			row := k.ID + " +" + k.State
+			if ends {
+				row += " until " + k.Until.Format(time.RFC3339)
+			}
+			if !regexp.MustCompile(`(?m)^` + row + " ").MatchString(text) {
+				t.Errorf("%q is not in\n%s", row, text)
+			}
+			if one := gw.change(t, "GET", "/gatehouse/keys/"+k.ID, "", nil); !strings.Contains(one.body, `"state":"`+k.State+`"`) {
+				t.Errorf("alone: %s", one.body)
+			}
+			if secret := secrets[k.ID]; secret != "" {
+				if a := gw.get(t, "/", withKey(secret)); a.reason() != reasons[k.State] {
+					t.Errorf("a request with %s: %d %s", k.ID, a.status, a.body)
+				}
+			}
+		}
+		load() // and again
+	}
+}
+
+// TestSmallestKeyGateway runs the example that the page on API keys begins with.
+func TestSmallestKeyGateway(t *testing.T) {
+	page, err := os.ReadFile("../docs/apikeys.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```caddyfile\nhttp://localhost:8000 {\n(.*?)\n}\n```.*?```sh\n(.*?)```").FindStringSubmatch(string(page))
+	if m == nil {
+		t.Fatal("there is none")
+	}
+	b := newBackend(t, nil)
+	gw := start(t, "", strings.Replace(m[1], "localhost:9000", b.addr(), 1))
+	create := regexp.MustCompile(`caddy gatehouse (key create [^)\n]*)\)`).FindStringSubmatch(m[2])
+	if create == nil || !strings.Contains(m[2], `curl -H "X-API-Key: $KEY" localhost:8000/`) {
+		t.Fatalf("it has no command and request: %s", m[2])
+	}
+	key, err := gw.command(t, strings.Fields(create[1])...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := gw.get(t, "/", nil); a.status != http.StatusUnauthorized {
+		t.Errorf("without a key: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", withKey(key)); a.status != http.StatusOK || b.count() != 1 {
+		t.Errorf("with it: %d %s", a.status, a.body)
+	}
+	if r, _ := b.got(); r.Header.Get("X-Gatehouse-Tenant") != "acme" || r.Header.Get("X-Api-Key") != "" {
+		t.Errorf("the upstream was told %v", r.Header)
 	}
 }

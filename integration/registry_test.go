@@ -121,7 +121,7 @@ func TestLiveKeys(t *testing.T) {
 	if a := gw.get(t, "/", with); a.reason() != "identity.invalid_api_key" {
 		t.Errorf("after it was revoked: %d %s", a.status, a.body)
 	}
-	if _, err := gw.command(t, "key", "revoke", "ci"); err == nil || !strings.Contains(err.Error(), "there is no keys/ci") {
+	if _, err := gw.command(t, "key", "revoke", "ci"); err == nil || !strings.Contains(err.Error(), `there is no "ci" among the keys`) {
 		t.Errorf("revoking it again: %v", err)
 	}
 	var trail []string

@@ -159,15 +159,16 @@ func TestRevokeCommand(t *testing.T) {
 		{"", "token --jti a --expires 1h", "issuer is required with jti"},
 		{"", "token --sha256 abc --expires 1h", "64 hexadecimal digits"},
 		{"", "subject ann --expires 1h", "issuer is required with subject"},
-		{"", "subject ann --issuer main --expires 1h", `its tokens say \"https://id.test\"`},
+		{"", "subject ann --issuer main --expires 1h", `its tokens say "https://id.test"`},
 		{"", "subject ann --issuer https://id.tset --expires 1h", `expected keys, mtls, https://id.test`},
 		{"", "subject ann --issuer keys --expires tomorrow", "--expires \"tomorrow\" is neither"},
 		{"", "subject ann --issuer keys --expires 1h --before noon", "--before \"noon\" is neither"},
 		{"", "tenant acme", "--expires is required"},
-		{"", "tenant acme --expires 2020-01-01T00:00:00Z", "expires has passed"},
+		{"", "tenant acme --expires 2020-01-01T00:00:00Z", "--expires has passed"},
+		{"", "lift subject ann", "none of key and tenant"},
 		{"", "tenant acme --expires 900000h", "at most 10 years"},
 		{"", "key", "accepts 1 arg"},
-		{"", "lift nothing", "there is no revocations/nothing"},
+		{"", "lift nothing", `there is no "nothing" among the revocations`},
 	} {
 		if out, err := gw.commandWith(t, bad.in, append([]string{"revoke"}, strings.Fields(bad.args)...)...); err == nil || !strings.Contains(err.Error(), bad.says) {
 			t.Errorf("%s: %s %v", bad.args, out, err)
@@ -181,6 +182,63 @@ func TestRevokeCommand(t *testing.T) {
 	}
 	if a := gw.change(t, "POST", "/gatehouse/tenants", `{}`, nil); a.status != 405 {
 		t.Errorf("a tenant without an id: %d %s", a.status, a.body)
+	}
+}
+
+// TestRevokeKeyCommand: a key that is not there is asked back about, and whoever
+// revokes is told what stands.
+func TestRevokeKeyCommand(t *testing.T) {
+	gw, _, key := revocable(t)
+	for _, step := range []struct {
+		args      string
+		fails     bool
+		says, not string
+	}{
+		{"key cii", true, `there is no key "cii"`, "?force"},
+		{"list", false, "ID", "cii"},
+		{"key cii --force --reason early", false, "warning: there is no key \"cii\"", ""},
+		{"key cii --expires 1h", false, "it stood already, and revokes at least as much: nothing was changed; its reason is early", "warning"},
+		{"lift key cii", false, "lifted", ""},
+		{"key ci", false, "revoked until 203", "warning"}, // for as long as can be: the key does not expire
+		{"lift key ci", false, "lifted", ""},
+		{"lift key ci", true, "there is no", ""},
+		{"tenant acme --before now --expires 30d", false, ", of what was issued before 2", ""},
+		{"tenant acme --expires 2d", true, "--replace puts yours in its place", "--force"},
+		{"tenant acme --expires 2d --replace", false, "revoked until", "before"},
+		{"lift tenant acme", false, "lifted", ""},
+	} {
+		said, err := gw.told(t, append([]string{"revoke"}, strings.Fields(step.args)...)...)
+		if err != nil {
+			said += err.Error()
+		}
+		if (err != nil) != step.fails || !strings.Contains(said, step.says) || step.not != "" && strings.Contains(said, step.not) {
+			t.Errorf("%s: %s", step.args, said)
+		}
+	}
+	if a := gw.get(t, "/", key); a.status != 200 {
+		t.Errorf("when all is lifted: %d %s", a.status, a.body)
+	}
+	if list, err := gw.command(t, "revoke", "list", "--json"); err != nil || list != "" {
+		t.Errorf("a list of nothing: %q %v", list, err)
+	}
+	// What stood already leaves no change behind.
+	audit := gw.change(t, "GET", "/gatehouse/audit?kind=revocations", "", nil)
+	if n := strings.Count(audit.body, `"action":"create"`); n != 3 || strings.Count(audit.body, `"action":"replace"`) != 1 {
+		t.Errorf("the trail: %s", audit.body)
+	}
+	// A key that expires is revoked until then.
+	if _, err := gw.command(t, "key", "create", "--id", "brief", "--expires", "2d"); err != nil {
+		t.Fatal(err)
+	}
+	is := gw.change(t, "GET", "/gatehouse/keys/brief", "", nil)
+	_, after, _ := strings.Cut(is.body, `"expires":"`)
+	if said, err := gw.told(t, "revoke", "key", "brief", "--reason", "a\tb"); err != nil || !strings.HasPrefix(said, "revoked until "+after[:20]) {
+		t.Errorf("%s %v, of %s", said, err, is.body)
+	}
+	list, err := gw.command(t, "revoke", "list", "--json")
+	var o struct{ Value struct{ Key, Reason string } }
+	if err != nil || json.Unmarshal([]byte(list), &o) != nil || o.Value.Key != "brief" || o.Value.Reason != "a\tb" {
+		t.Errorf("a list: %q %v", list, err)
 	}
 }
 

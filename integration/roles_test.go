@@ -70,7 +70,7 @@ func TestOperators(t *testing.T) {
 			t.Errorf("%.4s %s %s: %d %s", step.token, step.method, step.path, a.status, a.body)
 		}
 	}
-	if _, err := gw.command(t, "audit-log"); err == nil || !strings.Contains(err.Error(), "403") {
+	if _, err := gw.command(t, "audit-log"); err == nil || !strings.Contains(err.Error(), "GATEHOUSE_ADMIN_TOKEN, which is not set (403 Forbidden)") {
 		t.Errorf("without a token: %v", err)
 	}
 	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "ann's long token")
@@ -81,6 +81,15 @@ func TestOperators(t *testing.T) {
 	log, err = gw.command(t, "audit-log", "--action", "refused", "--by", "ann")
 	if err != nil || !strings.Contains(log, "tenants/acme  may not create") || strings.Count(log, "\n") != 2 {
 		t.Errorf("%v\n%s", err, log)
+	}
+	log, err = gw.command(t, "audit-log", "--action", "refused", "--since", "1d")
+	if err != nil || !strings.Contains(log, "refused read    keys      ") || !strings.Contains(log, "refused create  tenants/acme") {
+		t.Errorf("%v\n%s", err, log)
+	}
+	for line := range strings.Lines(gw.log(t)) {
+		if read := strings.Contains(line, `"action":"read"`); strings.Contains(line, "gatehouse_registry.audit") && (read && !strings.Contains(line, "reading refused") || !read && strings.Contains(line, "reading refused")) {
+			t.Errorf("a refusal is told as %s", line)
+		}
 	}
 	if strings.Contains(gw.log(t), "long token") || strings.Contains(gw.change(t, "GET", "/config/", "", nil).body, "long token") {
 		t.Error("a token is in the log or the configuration")
@@ -100,6 +109,14 @@ func TestOperators(t *testing.T) {
 		if step.path == "" {
 			id = a.header.Get("Location")[strings.LastIndexByte(a.header.Get("Location"), '/')+1:]
 		}
+	}
+	// Whoever may not read is told what they did, and nothing of what was there.
+	if a := gw.change(t, "POST", "/gatehouse/revocations", `{"tenant":"again","before":"2026-01-01T00:00:00Z","expires":"2032-01-01T00:00:00Z"}`, as("bob's long token")); a.status != 409 || strings.Contains(a.body, "2031") {
+		t.Errorf("one that is neither stronger nor weaker: %d %s", a.status, a.body)
+	}
+	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "bob's long token")
+	if said, err := gw.told(t, "revoke", "tenant", "again", "--expires", "2030-06-01"); err != nil || !strings.HasPrefix(said, "revoked at least until 2030-06-01T00:00:00Z: ") || strings.Contains(said, "stood") {
+		t.Errorf("what stood already: %s %v", said, err)
 	}
 	if a := gw.change(t, "PATCH", "/gatehouse/tenants/acme", `{}`, as("bob's long token")); a.status != 200 || strings.Contains(a.body, "pro") || a.header.Get("ETag") == "" {
 		t.Errorf("who may not read: %d %s", a.status, a.body)

@@ -1,20 +1,16 @@
 package identity
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"net/url"
-	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
@@ -22,19 +18,17 @@ import (
 
 // keyFlags say what a key is to prove, and where the gateway is.
 type keyFlags struct {
-	address, config, adapter string
-	entry                    apiKey
-	scope, expires           string
-	overlap                  time.Duration
+	registry.Client
+	entry            apiKey
+	scopes           []string
+	expires, overlap string
+	force, json      bool
 }
 
 func keyCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "key", Short: "Works with API keys"}
 	var f keyFlags
-	cmd.PersistentFlags().StringVar(&f.address, "address", "", "the admin endpoint of the running gateway; default: that of --config, or localhost:2019")
-	cmd.PersistentFlags().StringVarP(&f.config, "config", "c", "", "configuration file to take the admin endpoint from")
-	cmd.PersistentFlags().StringVarP(&f.adapter, "adapter", "a", "", "name of the config adapter, if the file is no Caddyfile")
-
+	f.Flags(cmd)
 	fresh := &cobra.Command{
 		Use:   "new --id <id>",
 		Short: "Makes an API key and the entry that accepts it",
@@ -45,9 +39,10 @@ func keyCommand() *cobra.Command {
 	create := &cobra.Command{
 		Use:   "create --id <id> [--tenant <name>] [--plan <name>] [--scope \"<scope> …\"] [--expires <time or duration>]",
 		Short: "Makes an API key that the running gateway accepts at once",
-		Long:  "Makes an API key, gives its hash to the running gateway over the admin API, and prints the key once. The key itself is stored nowhere.",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return f.create(cmd) },
+		Long: "Makes an API key, gives its hash to the running gateway over the admin API, and prints the key once. The key itself is stored nowhere. " +
+			"What looks like a mistake is refused unless --force is given: a plan that nobody defined, or an id that was revoked.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.create(cmd) },
 	}
 	for _, c := range []*cobra.Command{fresh, create} {
 		flags := c.Flags()
@@ -55,27 +50,29 @@ func keyCommand() *cobra.Command {
 		flags.StringVar(&f.entry.Subject, "subject", "", "who asks; default: the id")
 		flags.StringVar(&f.entry.Tenant, "tenant", "", "the tenant")
 		flags.StringVar(&f.entry.Plan, "plan", "", "the tenant's plan")
-		flags.StringVar(&f.scope, "scope", "", "scopes, separated by spaces")
+		flags.StringArrayVar(&f.scopes, "scope", nil, "scopes, separated by spaces; may be given several times")
 		flags.StringSliceVar(&f.entry.Roles, "role", nil, "a role; may be given several times")
-		flags.StringVar(&f.expires, "expires", "", "when it expires: a time such as 2027-01-01T00:00:00Z, or from now such as 720h; default: never")
+		flags.StringVar(&f.expires, "expires", "", "when it expires: "+momentHelp+"; default: never")
+		flags.BoolVar(&f.force, "force", false, "also if it looks like a mistake")
 	}
 	create.Flags().BoolVar(&f.entry.Honey, "honey", false, "a key that nobody should have: it is refused like an unknown one, and told of")
-	cmd.AddCommand(fresh, create, f.rotateCommand(), &cobra.Command{
-		Use:   "list",
-		Short: "Lists the API keys of the running gateway",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return f.list(cmd) },
-	}, &cobra.Command{
-		Use:   "revoke <id>",
-		Short: "Takes an API key away; the next request with it is refused",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := f.ask(http.MethodDelete, "/"+url.PathEscape(args[0]), nil, nil)
-			if err == nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked %s\n", args[0])
-			}
-			return err
-		},
+	list := &cobra.Command{
+		Use:   "list [--json]",
+		Short: "Lists the API keys of the running gateway, and how each stands",
+		Long: "Lists the API keys of the running gateway, and how each stands: active; overlapping, while a secret of before a rotation works as well; " +
+			"expired; revoked, by whatever revocation is about it; or honey.",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return f.list(cmd.OutOrStdout()) },
+	}
+	list.Flags().BoolVar(&f.json, "json", false, "as JSON, one key a line")
+	cmd.AddCommand(fresh, create, f.rotateCommand(), list, &cobra.Command{
+		Use:     "revoke <id>",
+		Aliases: []string{"delete"},
+		Short:   "Takes an API key away; the next request with it is refused",
+		Long: "Takes a live API key away: the next request with it is refused, and its id is free again. A key that the configuration defines, and an id " +
+			"that nobody is to use again, are revoked with `caddy gatehouse revoke key`.",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return f.revoke(cmd, args[0]) },
 	})
 	return cmd
 }
@@ -85,14 +82,18 @@ func (f *keyFlags) make() (key string, err error) {
 	if f.entry.ID == "" {
 		return "", errors.New("--id is required: it names the key in logs and quotas")
 	}
-	f.entry.Scopes = strings.Fields(f.scope)
-	if f.expires != "" {
-		if f.entry.Expires, err = time.Parse(time.RFC3339, f.expires); err != nil {
-			left, err := time.ParseDuration(f.expires)
-			if err != nil || left <= 0 {
-				return "", fmt.Errorf("--expires %q is neither a time such as 2027-01-01T00:00:00Z nor a duration such as 720h", f.expires)
+	f.entry.Scopes = nil
+	for _, word := range f.scopes {
+		for s := range strings.FieldsSeq(word) {
+			if wrong := scopeDoubt(s); wrong != "" && !f.force {
+				return "", fmt.Errorf("--%s; if that is meant, say so with --force", wrong)
 			}
-			f.entry.Expires = time.Now().Add(left).UTC().Truncate(time.Second)
+			f.entry.Scopes = append(f.entry.Scopes, s)
+		}
+	}
+	if f.expires != "" {
+		if f.entry.Expires, err = moment(f.expires, time.Now()); err != nil {
+			return "", err
 		}
 	}
 	key, f.entry.SHA256 = newKey()
@@ -121,41 +122,80 @@ func (f *keyFlags) create(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if _, err := f.ask(http.MethodPut, "/"+url.PathEscape(f.entry.ID), entry, http.Header{"If-None-Match": {"*"}}); err != nil {
+	answer, err := f.AskWith(http.Header{"If-None-Match": {"*"}}, http.MethodPut, f.path(f.entry.ID), entry)
+	if refusedWith(err, http.StatusPreconditionFailed) {
+		return fmt.Errorf("there is a key %q already; rotate it, revoke it first, or choose another id", f.entry.ID)
+	}
+	if err != nil {
 		return err
 	}
+	registry.Warn(cmd.ErrOrStderr(), answer)
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), key)
 	return err
 }
 
-func (f *keyFlags) list(cmd *cobra.Command) error {
-	out := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "ID\tTENANT\tPLAN\tSCOPES\tEXPIRES\tLAST USED\tSOURCE") // Flush reports what fails
+func (f *keyFlags) path(id string) string {
+	path := "keys/" + url.PathEscape(id)
+	if f.force {
+		path += "?force=true"
+	}
+	return path
+}
+
+func (f *keyFlags) revoke(cmd *cobra.Command, id string) error {
+	_, err := f.Ask(http.MethodDelete, f.path(id), nil)
+	if refusedWith(err, http.StatusConflict) {
+		return fmt.Errorf("%w; until then, `caddy gatehouse revoke key %s` has it refused", err, id)
+	}
+	if err == nil {
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "revoked %s\n", id)
+	}
+	return err
+}
+
+// refusedWith reports whether the gateway answered with a status.
+func refusedWith(err error, status int) bool {
+	refused, is := errors.AsType[*registry.Refused](err)
+	return is && refused.Status == status
+}
+
+// listedKey is a key as the gateway lists it.
+type listedKey struct {
+	ID, State, Source string
+	Until             time.Time
+	Value             apiKey
+}
+
+func (f *keyFlags) list(to io.Writer) error {
+	out := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	if !f.json {
+		_, _ = fmt.Fprintln(out, "ID\tSTATE\tTENANT\tPLAN\tSCOPES\tEXPIRES\tLAST USED\tSOURCE") // Flush reports what fails
+	}
 	uses, err := f.uses()
 	if err != nil {
 		return err
 	}
 	for after := ""; ; {
-		body, err := f.ask(http.MethodGet, "?after="+url.QueryEscape(after), nil, nil)
+		body, err := f.Ask(http.MethodGet, "keys?after="+url.QueryEscape(after), nil)
 		if err != nil {
 			return err
 		}
 		var page struct {
-			Objects []struct {
-				ID, Source string
-				Value      apiKey
-			}
-			Next string
+			Objects []json.RawMessage
+			Next    string
 		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return fmt.Errorf("reading the gateway's answer: %w", err)
-		}
+		err = json.Unmarshal(body, &page)
 		for _, o := range page.Objects {
-			expires := "never"
-			if !o.Value.Expires.IsZero() {
-				expires = o.Value.Expires.Format(time.RFC3339)
+			var k listedKey
+			if err == nil {
+				err = json.Unmarshal(o, &k)
 			}
-			_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", o.ID, o.Value.Tenant, o.Value.Plan, strings.Join(o.Value.Scopes, " "), expires, lastUse(uses, o.ID, o.Value.Honey), o.Source)
+			if err == nil {
+				err = k.print(out, o, uses, f.json)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("reading the gateway's answer: %w", err)
 		}
 		if after = page.Next; after == "" {
 			return out.Flush()
@@ -163,34 +203,34 @@ func (f *keyFlags) list(cmd *cobra.Command) error {
 	}
 }
 
-// ask makes a request of the running gateway's admin endpoint.
-func (f *keyFlags) ask(method, path string, body []byte, header http.Header) ([]byte, error) {
-	return f.askAt(method, "/gatehouse/keys"+path, body, header)
-}
-
-func (f *keyFlags) askAt(method, path string, body []byte, header http.Header) ([]byte, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(f.address, nil, f.config, f.adapter)
-	if err != nil {
-		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
+// print writes a key in one line: as a row, or as the JSON that it came in and
+// when it was last used.
+func (k *listedKey) print(out io.Writer, raw json.RawMessage, uses map[string]time.Time, asJSON bool) error {
+	at, used := uses[k.ID]
+	if asJSON {
+		members := map[string]any{}
+		if err := json.Unmarshal(raw, &members); err != nil {
+			return err
+		}
+		if used {
+			members["last_used"] = at
+		}
+		return json.NewEncoder(out).Encode(members)
 	}
-	with := registry.Authorized()
-	maps.Copy(with, header)
-	with.Set("Content-Type", "application/json")
-	resp, err := caddycmd.AdminAPIRequest(address, method, path, with, bytes.NewReader(body))
-	if err != nil {
-		return nil, explain(err, f.entry.ID)
+	expires, last, state := "never", "never", k.State
+	if !k.Value.Expires.IsZero() {
+		expires = k.Value.Expires.Format(time.RFC3339)
 	}
-	defer resp.Body.Close()
-	return io.ReadAll(resp.Body)
-}
-
-// explain says what a precondition that failed means here.
-func explain(err error, id string) error {
-	if strings.Contains(err.Error(), "HTTP 412") {
-		return fmt.Errorf("there is a key %q already; revoke it first, or choose another id", id)
+	if used {
+		last = at.Format(time.RFC3339)
 	}
-	if os.IsTimeout(err) {
-		return fmt.Errorf("the gateway does not answer: %w", err)
+	if state == keyOverlapping || state == keyRevoked {
+		state += " until " + k.Until.Format(time.RFC3339)
 	}
+	row := []string{k.ID, state, k.Value.Tenant, k.Value.Plan, strings.Join(k.Value.Scopes, " "), expires, last, k.Source}
+	for i := range row {
+		row[i] = printable(row[i], "")
+	}
+	_, err := fmt.Fprintln(out, strings.Join(row, "\t"))
 	return err
 }

@@ -140,6 +140,8 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 		}
 		return e, err
 	},
+	State: keyState,
+	Used:  "`identity` with `keys` in its block",
 	Index: func(all map[string]*keyEntry) hashes {
 		byHash := make(hashes, len(all))
 		for _, id := range slices.Sorted(maps.Keys(all)) { // of two with one hash, the same one wins each time
@@ -237,6 +239,7 @@ func (h *Handler) findKey(r *http.Request, key string, now time.Time) (*proven, 
 	}
 	if e != nil && e.honey {
 		id := e.who.principal.Client
+		e.use.touch(now)
 		h.app.honey.caughtBy(r, id)
 		return nil, &gate.Denial{Reason: gate.IdentityInvalidAPIKey, Err: &refusal{rule: "honey " + id}}
 	}

@@ -118,7 +118,9 @@ var revocations = registry.NewPacked(registry.Packed[revokedObject, *revokedSet]
 	ID:      func(o revokedObject) string { return o.Mark.String() },
 	Expires: func(o revokedObject) time.Time { return time.Unix(int64(o.Until), 0) },
 	Admit:   admitRevocation,
+	Doubt:   doubtRevocation,
 	Join:    joinRevocations,
+	Used:    "`identity`",
 	New:     func() *revokedSet { return new(revokedSet) },
 })
 
@@ -127,7 +129,7 @@ func readRevocation(value json.RawMessage) (o revokedObject, err error) {
 	if err := registry.Strict(value, &v); err != nil {
 		return o, err
 	}
-	o.issuer = v.Issuer
+	o.issuer, o.key = v.Issuer, v.Key
 	o.Entry, err = v.entry()
 	return o, err
 }
@@ -149,10 +151,7 @@ func joinRevocations(old, posted json.RawMessage) (json.RawMessage, error) {
 	case was.covers(is):
 		return old, nil
 	}
-	return nil, caddy.APIError{
-		HTTPStatus: http.StatusConflict,
-		Err:        fmt.Errorf("revocation %s of the same is stronger in one way and weaker in another; PUT this one to its place, or delete that one first", was.Mark),
-	}
+	return nil, fmt.Errorf("a revocation of the same stands %s; yours, %s, is stronger in one way and weaker in another; PUT it in its place, or delete that one first", span(was.Entry), span(is.Entry))
 }
 
 // covers reports whether o revokes all that other does, for as long.
@@ -163,7 +162,40 @@ func (o revokedObject) covers(other revokedObject) bool {
 
 type revokedObject struct {
 	revoked.Entry
-	issuer string
+	issuer, key string
+}
+
+// doubtRevocation asks back about a key that is not there: the id is likely to
+// be misspelt, and the key that was meant would go on working.
+func doubtRevocation(has registry.Has, was, is revokedObject) []string {
+	if is.key == "" || was.key != "" || has("keys", is.key) {
+		return nil
+	}
+	return []string{fmt.Sprintf("there is no key %q; a revocation ahead of it would refuse a key of this id that comes later, or that another gateway has in its configuration", is.key)}
+}
+
+// span says what a revocation is about, for whoever reads it.
+func span(e revoked.Entry) string {
+	what := "until " + time.Unix(int64(e.Until), 0).UTC().Format(time.RFC3339)
+	if e.Before != 0 {
+		what += ", of what was issued before " + time.Unix(int64(e.Before), 0).UTC().Format(time.RFC3339)
+	}
+	return what
+}
+
+// standing is the revocation that refuses a credential, and what it is of.
+func (s *revokedSet) standing(who *proven, now time.Time) (what string, e revoked.Entry, is bool) {
+	if s.Len() == 0 {
+		return "", e, false
+	}
+	m := marksOf(who, nil)
+	for i := range m.n {
+		if s.Has(m.by[i], m.issued, now.Unix()) {
+			e, is = s.Find(m.by[i])
+			return m.names[i], e, is
+		}
+	}
+	return "", e, false
 }
 
 // revokedSet is the engine's, with the objects of the registry.

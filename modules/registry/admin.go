@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
 )
@@ -32,6 +33,7 @@ func init() { caddy.RegisterModule(Admin{}) }
 //	DELETE /gatehouse/<kind>/<id>
 //	GET    /gatehouse/audit           changes, newest first; see askedOf
 //
+// A change that looks like a mistake is a 409 unless the query says force=true.
 // Answers carry an ETag; If-Match and If-None-Match: * (RFC 9110, section 13.1)
 // make a change conditional.
 type Admin struct{}
@@ -71,12 +73,18 @@ func running() (*App, error) {
 func serveKind(w http.ResponseWriter, r *http.Request, k kind) error {
 	a, err := running()
 	if err != nil {
+		if refused, ok := errors.AsType[caddy.APIError](err); ok && k.used() != "" {
+			refused.Message += "; " + k.name() + " are used by " + k.used()
+			return refused
+		}
 		return err
 	}
 	who, err := a.caller(r, k.name())
 	if err != nil {
 		return err
 	}
+	_, used := a.used.Load(k.name())
+	who.idle = !used
 	return a.store.route(w, r, k, who)
 }
 
@@ -147,7 +155,14 @@ func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who 
 		if old == nil {
 			return value, nil
 		}
-		return k.join(old.Value, value)
+		joined, err := k.join(old.Value, value)
+		if err != nil && !who.able(readVerb, k.name()) {
+			err = errors.New("there is one already, and neither is the stronger one")
+		}
+		if err != nil {
+			return nil, caddy.APIError{HTTPStatus: http.StatusConflict, Err: fmt.Errorf("%s/%s: %w", k.name(), id, err)}
+		}
+		return joined, nil
 	})
 }
 
@@ -169,9 +184,18 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	if _, taken := defined(k)[id]; taken {
 		return caddy.APIError{HTTPStatus: http.StatusConflict, Message: fmt.Sprintf("%s/%s is defined in the configuration; change it there", k.name(), id)}
 	}
+	force, err := forced(r)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), changeTimeout)
 	defer cancel()
-	created, lacks := false, ""
+	var (
+		created bool
+		lacks   string
+		doubts  []string
+		kept    *object
+	)
 	o, err := s.change(ctx, k.name(), id, who.name, func(old *object) (json.RawMessage, error) {
 		if err := precondition(r, old); err != nil {
 			return nil, err
@@ -182,8 +206,22 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 			lacks = exact
 			return nil, errLacks
 		}
-		return edit(old)
+		value, err := edit(old)
+		if err != nil || value == nil {
+			return value, err
+		}
+		if old != nil && r.Method == http.MethodPost && bytes.Equal(value, old.Value) {
+			kept = old
+			return nil, errKept
+		}
+		if doubts = s.doubts(k, id, old, value); len(doubts) > 0 && !force {
+			return nil, caddy.APIError{HTTPStatus: http.StatusConflict, Err: errors.New(strings.Join(doubts, "; ") + forceHint)}
+		}
+		return value, nil
 	})
+	if errors.Is(err, errKept) {
+		o, err = kept, nil
+	}
 	if errors.Is(err, errLacks) {
 		return who.may(lacks, k.name(), id) // outside the lock, which the record needs
 	}
@@ -201,10 +239,24 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 	if created {
 		status = http.StatusCreated
 	}
+	out := show(k, o, time.Now())
 	if !who.able(readVerb, k.name()) { // a change of nothing must not show what is there
-		o = &object{ID: o.ID, Version: o.Version, Source: o.Source}
+		out = shown{object: &object{ID: o.ID, Version: o.Version, Source: o.Source}}
+	} else {
+		out.Kept = kept != nil
 	}
-	return answer(w, status, o)
+	if out.Warnings = doubts; len(doubts) > 0 {
+		s.logger.Load().Named("audit").Warn("change of a live object was in doubt and forced",
+			zap.String("kind", k.name()), zap.String("id", id), zap.Uint64("revision", o.Version), zap.String("by", who.name), zap.Strings("doubts", doubts))
+	}
+	if who.idle {
+		warning := "nothing in the running configuration uses " + k.name() + ": this is stored, and has no effect here"
+		if k.used() != "" {
+			warning += "; they are used by " + k.used()
+		}
+		out.Warnings = append(out.Warnings, warning)
+	}
+	return answer(w, status, out)
 }
 
 func joins(k kind) bool {
@@ -241,9 +293,9 @@ const maxPage = 1000
 
 // page is a part of a list.
 type page struct {
-	Objects []*object `json:"objects"`
-	Total   int       `json:"total"`
-	Next    string    `json:"next,omitempty"` // what `after` continues with
+	Objects []shown `json:"objects"`
+	Total   int     `json:"total"`
+	Next    string  `json:"next,omitempty"` // what `after` continues with
 }
 
 // servePacked lists from the storage what memory does not hold.
@@ -254,7 +306,11 @@ func (s *store) servePacked(w http.ResponseWriter, r *http.Request, t *table, af
 	if err != nil {
 		return away(err)
 	}
-	page := page{Objects: append([]*object{}, objects...), Total: t.parts.set.Len()}
+	page := page{Objects: []shown{}, Total: t.parts.set.Len()}
+	now := time.Now()
+	for _, o := range objects {
+		page.Objects = append(page.Objects, show(t.kind, o, now))
+	}
 	if more {
 		page.Next = objects[len(objects)-1].ID
 	}
@@ -294,9 +350,9 @@ func (s *store) serveList(w http.ResponseWriter, r *http.Request, k kind) error 
 	if found {
 		at++
 	}
-	page := page{Objects: []*object{}, Total: len(ids)}
+	page, now := page{Objects: []shown{}, Total: len(ids)}, time.Now()
 	for _, id := range ids[at:min(at+limit, len(ids))] {
-		page.Objects = append(page.Objects, all[id])
+		page.Objects = append(page.Objects, show(k, all[id], now))
 	}
 	if at+limit < len(ids) {
 		page.Next = ids[at+limit-1]
@@ -316,10 +372,10 @@ func (s *store) serveOne(w http.ResponseWriter, r *http.Request, k kind, id stri
 		case o == nil:
 			return notFound(k, id)
 		}
-		return answer(w, http.StatusOK, o)
+		return answer(w, http.StatusOK, show(k, o, time.Now()))
 	}
 	if value, ok := defined(k)[id]; ok {
-		return answer(w, http.StatusOK, &object{ID: id, Source: "config", Value: value})
+		return answer(w, http.StatusOK, show(k, &object{ID: id, Source: "config", Value: value}, time.Now()))
 	}
 	s.mu.RLock()
 	o := s.tables[k.name()].objects[id]
@@ -327,13 +383,13 @@ func (s *store) serveOne(w http.ResponseWriter, r *http.Request, k kind, id stri
 	if o == nil {
 		return notFound(k, id)
 	}
-	return answer(w, http.StatusOK, o)
+	return answer(w, http.StatusOK, show(k, o, time.Now()))
 }
 
-func answer(w http.ResponseWriter, status int, o *object) error {
+func answer(w http.ResponseWriter, status int, o shown) error {
 	w.Header().Set("Content-Type", "application/json")
 	if o.Source == "live" {
-		w.Header().Set("ETag", etag(o))
+		w.Header().Set("ETag", etag(o.object))
 	}
 	w.WriteHeader(status)
 	return json.NewEncoder(w).Encode(o)
@@ -436,7 +492,7 @@ func badRequest(format string, args ...any) error {
 }
 
 func notFound(k kind, id string) error {
-	return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %s/%s", k.name(), id)}
+	return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %q among the %s", id, k.name())}
 }
 
 func notAllowed(w http.ResponseWriter, methods string) error {

@@ -2,11 +2,15 @@ package registry
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
+	"unicode"
 
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
@@ -38,19 +42,130 @@ func Authorized() http.Header {
 
 // Ask makes a request below /gatehouse/ of the running gateway's admin endpoint.
 func (c *Client) Ask(method, path string, body []byte) ([]byte, error) {
+	return c.AskWith(nil, method, path, body)
+}
+
+// AskWith is Ask with header fields of the caller's. What the gateway refuses is
+// a *Refused.
+func (c *Client) AskWith(fields http.Header, method, path string, body []byte) ([]byte, error) {
 	address, err := caddycmd.DetermineAdminAPIAddress(c.address, nil, c.config, c.adapter)
 	if err != nil {
 		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
 	}
 	header := Authorized()
+	maps.Copy(header, fields)
 	header.Set("Content-Type", "application/json")
 	resp, err := caddycmd.AdminAPIRequest(address, method, prefix+path, header, bytes.NewReader(body))
 	if err != nil {
-		if os.IsTimeout(err) {
-			return nil, fmt.Errorf("the gateway does not answer: %w", err)
+		if refused := readRefused(err.Error()); refused != nil {
+			return nil, refused
 		}
-		return nil, err
+		return nil, fmt.Errorf("no gateway answers at the admin endpoint %s; --address or --config says where it is: %w", address, err)
 	}
 	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)
+}
+
+// Refused is an answer that is an error, in words for whoever gave the command.
+type Refused struct {
+	Status int
+	words  string
+}
+
+// Error says what was answered. The status comes last: it is for whoever knows it.
+func (r *Refused) Error() string {
+	status := strconv.Itoa(r.Status)
+	if text := http.StatusText(r.Status); text != "" {
+		status += " " + text
+	}
+	return r.words + " (" + status + ")"
+}
+
+// readRefused finds the answer in what Caddy's client makes of it; nil means that
+// there was none.
+func readRefused(text string) *Refused {
+	_, text, found := strings.Cut(text, "HTTP ")
+	word, body, colon := strings.Cut(text, ": ")
+	status, err := strconv.Atoi(word)
+	if answered := found && colon && err == nil && status >= 400; !answered {
+		return nil
+	}
+	r := &Refused{Status: status}
+	var site bool
+	r.words, site = wordsOf(body)
+	switch {
+	case site:
+		r.words = "what answers there is an API and no admin endpoint; --address or --config says where that is. " + r.words
+		return r
+	case r.words == "":
+		r.words = "the gateway refuses without a word"
+		if status == http.StatusNotFound {
+			r.words = "what answers there has no live objects; is it a gateway's admin endpoint?"
+		}
+	case status == http.StatusConflict:
+		r.words = strings.Replace(r.words, forceHint, "; if that is meant, say so with --force", 1)
+	}
+	switch {
+	case status != http.StatusUnauthorized && status != http.StatusForbidden:
+	case os.Getenv(TokenEnv) == "":
+		r.words += "; an operator's token is taken from " + TokenEnv + ", which is not set"
+	default:
+		r.words += "; the token was taken from " + TokenEnv
+	}
+	return r
+}
+
+// maxWords bounds what is shown of an answer that is nothing we know.
+const maxWords = 300
+
+// wordsOf reads the error of an admin endpoint, or the problem document (RFC
+// 9457) of a site that somebody took for one.
+func wordsOf(body string) (words string, site bool) {
+	var p struct {
+		Error  string
+		Type   string
+		Title  string
+		Detail string
+		Errors []struct{ Pointer, In, Name, Detail string }
+	}
+	if json.Unmarshal([]byte(body), &p) != nil {
+		text := strings.TrimSpace(body)
+		if strings.HasPrefix(text, "<") || strings.HasPrefix(text, "404 page") {
+			return "", false
+		}
+		return oneLine(text[:min(len(text), maxWords)]), false
+	}
+	var said []string
+	for _, s := range []string{p.Error, p.Title, p.Detail} {
+		if s != "" {
+			said = append(said, strings.TrimSuffix(oneLine(s), "."))
+		}
+	}
+	lines := []string{strings.Join(said, ": ")}
+	for _, e := range p.Errors {
+		where := strings.TrimSpace(e.In + " " + e.Name + e.Pointer)
+		lines = append(lines, "  "+strings.TrimPrefix(oneLine(where+": "+e.Detail), ": "))
+	}
+	return strings.TrimSpace(strings.Join(lines, "\n")), p.Type != "" && p.Error == ""
+}
+
+// oneLine takes out what could write elsewhere on a terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return ' '
+	}, s)
+}
+
+// Warn shows what the gateway has to say about a change that it made.
+func Warn(to io.Writer, answer []byte) {
+	var o struct{ Warnings []string }
+	if json.Unmarshal(answer, &o) != nil {
+		return
+	}
+	for _, w := range o.Warnings {
+		_, _ = fmt.Fprintf(to, "warning: %s\n", oneLine(w)) // stderr; there is nowhere else to say that it failed
+	}
 }

@@ -53,7 +53,8 @@ func auditCommand() *cobra.Command {
 				}
 				for _, c := range f.Changes {
 					by := strings.Trim(strconv.QuoteToGraphic(c.By), `"`) // a certificate's subject is a stranger's text
-					_, _ = fmt.Fprintf(out, "%d\t%s\t%s\t%s\t%s/%s\t%s\n", c.Revision, c.At.Format(time.RFC3339), by, c.Action, c.Kind, c.ID, c.Why)
+					action := strings.TrimSpace(c.Action + " " + c.Verb)
+					_, _ = fmt.Fprintf(out, "%d\t%s\t%s\t%s\t%s\t%s\n", c.Revision, c.At.Format(time.RFC3339), by, action, strings.TrimSuffix(c.Kind+"/"+c.ID, "/"), c.Why)
 				}
 				if limit -= len(f.Changes); f.Next == 0 {
 					break
@@ -66,7 +67,7 @@ func auditCommand() *cobra.Command {
 	client.Flags(cmd)
 	for name, use := range map[string]string{
 		"kind": "only of this kind", "id": "only of the object with this id", "by": "only by whom",
-		"action": "only create, replace, delete or refused", "since": "only since: a time such as 2027-01-01T00:00:00Z, or ago such as 24h",
+		"action": "only create, replace, delete or refused", "since": "only since: a time such as 2027-01-01T00:00:00Z, or ago such as 24h or 7d",
 	} {
 		filters[name] = cmd.Flags().String(name, "", use)
 	}

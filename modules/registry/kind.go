@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -32,9 +33,26 @@ type Kind[T, S any] struct {
 	// running configuration can tell. May be nil.
 	Admit func(id string, object T) error
 
+	// Doubt names what speaks against a change that somebody asks for. It is
+	// refused, unless the request says `force`, and then answered with warnings.
+	// was is the zero T for an object that is new. The registry is locked
+	// meanwhile: has and snapshots are there to be asked. May be nil.
+	Doubt func(has Has, id string, was, is T) []string
+
+	// State is how an object stands at now, in a word, and until when if that
+	// ends by itself. It is shown with the object. May be nil.
+	State func(id string, value json.RawMessage, now time.Time) (word string, until time.Time)
+
+	// Used says what of a configuration uses the kind, for whoever changes an
+	// object that nothing uses. May be empty.
+	Used string
+
 	// Index makes the snapshot.
 	Index func(map[string]T) S
 }
+
+// Has reports whether there is an object, be it live or of the configuration.
+type Has func(kind, id string) bool
 
 // Definer is an app whose configuration defines objects of a kind. They are
 // shown beside the live ones and cannot be changed.
@@ -48,6 +66,9 @@ type kind interface {
 	app() string
 	read(id string, value json.RawMessage) (any, error)
 	admit(id string, object any) error
+	doubt(has Has, id string, was, is any) []string
+	state(id string, value json.RawMessage, now time.Time) (string, time.Time)
+	used() string
 	index(objects map[string]*object) any
 }
 
@@ -69,6 +90,23 @@ func (k *Kind[T, S]) admit(id string, object any) error {
 		return nil
 	}
 	return k.Admit(id, object.(T))
+}
+
+func (k *Kind[T, S]) used() string { return k.Used }
+
+func (k *Kind[T, S]) doubt(has Has, id string, was, is any) []string {
+	if k.Doubt == nil {
+		return nil
+	}
+	old, _ := was.(T)
+	return k.Doubt(has, id, old, is.(T))
+}
+
+func (k *Kind[T, S]) state(id string, value json.RawMessage, now time.Time) (string, time.Time) {
+	if k.State == nil {
+		return "", time.Time{}
+	}
+	return k.State(id, value, now)
 }
 
 func (k *Kind[T, S]) index(objects map[string]*object) any {
@@ -100,7 +138,17 @@ func (k *Kind[T, S]) Open(ctx caddy.Context) (Live[S], error) {
 	if err != nil {
 		return Live[S]{}, err
 	}
+	app.(*App).used.Store(k.Name, true)
 	return Live[S]{&app.(*App).store.tables[k.Name].snapshot}, nil
+}
+
+// Running is the view of the configuration that runs, which may have none.
+func (k *Kind[T, S]) Running() Live[S] {
+	a, err := running()
+	if err != nil {
+		return Live[S]{}
+	}
+	return Live[S]{&a.store.tables[k.Name].snapshot}
 }
 
 // Writer changes objects of a kind on behalf of the gateway itself.

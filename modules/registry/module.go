@@ -53,6 +53,7 @@ type App struct {
 	key     string
 	link    *cluster.Link // nil for a gateway alone
 	notices notices
+	used    sync.Map // the kinds that this configuration uses
 	stop    context.CancelFunc
 	done    sync.WaitGroup
 }
@@ -174,7 +175,7 @@ var (
 	}, []string{"kind"})
 	changes = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_registry_changes_total",
-		Help: "Changes of live objects made on this node.",
+		Help: "Changes of live objects made on this node, and what was refused to somebody.",
 	}, []string{"kind", "action"})
 	failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "gatehouse_registry_read_failures_total",

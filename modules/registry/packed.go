@@ -35,9 +35,16 @@ type Packed[T any, S PackedSet[T]] struct {
 	// Admit may refuse a change that Read would accept. May be nil.
 	Admit func(object T) error
 
+	// Doubt names what speaks against a change, as that of a Kind. May be nil.
+	Doubt func(has Has, was, is T) []string
+
 	// Join is what a POST makes of the object that is there and the one that was
-	// posted. May be nil: the posted one replaces it.
+	// posted. An error is a conflict of the two, and may tell of both. May be
+	// nil: the posted one replaces it.
 	Join func(old, posted json.RawMessage) (json.RawMessage, error)
+
+	// Used says what of a configuration uses the kind. May be empty.
+	Used string
 
 	// New makes the owner's set.
 	New func() S
@@ -98,6 +105,20 @@ func (k *Packed[T, S]) admit(id string, object any) error {
 // index is not called: a set is no snapshot.
 func (*Packed[T, S]) index(map[string]*object) any { return nil }
 
+func (k *Packed[T, S]) used() string { return k.Used }
+
+func (k *Packed[T, S]) doubt(has Has, _ string, was, is any) []string {
+	if k.Doubt == nil {
+		return nil
+	}
+	old, _ := was.(T)
+	return k.Doubt(has, old, is.(T))
+}
+
+func (*Packed[T, S]) state(string, json.RawMessage, time.Time) (string, time.Time) {
+	return "", time.Time{}
+}
+
 func (k *Packed[T, S]) newSet() packedSet            { return k.New() }
 func (k *Packed[T, S]) idOf(object any) string       { return k.ID(object.(T)) }
 func (k *Packed[T, S]) expires(object any) time.Time { return k.Expires(object.(T)) }
@@ -128,7 +149,17 @@ func (k *Packed[T, S]) Open(ctx caddy.Context) (set S, err error) {
 	if err != nil {
 		return set, err
 	}
+	app.(*App).used.Store(k.Name, true)
 	return app.(*App).store.tables[k.Name].parts.set.(S), nil
+}
+
+// Running is the set of the configuration that runs, which may have none.
+func (k *Packed[T, S]) Running() (set S, ok bool) {
+	a, err := running()
+	if err != nil {
+		return set, false
+	}
+	return a.store.tables[k.Name].parts.set.(S), true
 }
 
 // declare adds a kind to those there are.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
@@ -39,6 +40,22 @@ var colours = NewKind(Kind[colour, map[string]colour]{
 		}
 		return nil
 	},
+	Doubt: func(has Has, id string, was, is colour) (doubts []string) {
+		if is.Note == "as "+id && was.Note != is.Note {
+			doubts = append(doubts, "it is like itself")
+		}
+		if other, alike := strings.CutPrefix(is.Note, "like "); alike && !has("colours", other) {
+			doubts = append(doubts, "there is no "+other)
+		}
+		return doubts
+	},
+	State: func(_ string, value json.RawMessage, now time.Time) (string, time.Time) {
+		if strings.Contains(string(value), "fading") {
+			return "fading", now.Add(time.Hour)
+		}
+		return "", time.Time{}
+	},
+	Used:  "painters",
 	Index: func(all map[string]colour) map[string]colour { return all },
 })
 
@@ -134,7 +151,7 @@ func TestChanges(t *testing.T) {
 		status                   int
 		says                     string
 	}{
-		{"nothing is there at first", "GET", "colours/red", "", nil, 404, "there is no colours/red"},
+		{"nothing is there at first", "GET", "colours/red", "", nil, 404, `there is no "red" among the colours`},
 		{"an object is made", "PUT", "colours/red", `{"depth":3}`, nil, 201, `"version":1`},
 		{"and read", "GET", "colours/red", "", nil, 200, `"value":{"depth":3}`},
 		{"not made again when it must be new", "PUT", "colours/red", `{"depth":4}`, []string{"If-None-Match", "*"}, 412, "has changed"},
@@ -171,6 +188,43 @@ func TestChanges(t *testing.T) {
 	}
 	if got := look(s); len(got) != 1 || got["red"].Depth != 3 {
 		t.Errorf("requests see %v", got)
+	}
+}
+
+// TestDoubts: a change that its owner doubts is made when somebody insists, and
+// not otherwise.
+func TestDoubts(t *testing.T) {
+	s := open(t, files(t))
+	for _, step := range []struct {
+		name, method, path, body string
+		status                   int
+		says                     string
+	}{
+		{"a doubt", "PUT", "colours/red", `{"depth":3,"note":"as red"}`, 409, "it is like itself; if that is meant, say so with ?force=true"},
+		{"nothing was done", "GET", "colours/red", "", 404, ""},
+		{"not forced", "PUT", "colours/red?force=false", `{"depth":3,"note":"as red"}`, 409, "like itself"},
+		{"a word that is neither", "PUT", "colours/red?force=please", `{"depth":3,"note":"as red"}`, 400, "neither true nor false"},
+		{"forced", "PUT", "colours/red?force=true", `{"depth":3,"note":"as red"}`, 201, `"warnings":["it is like itself"]`},
+		{"the owner sees what there was", "PATCH", "colours/red", `{"depth":4}`, 200, `"depth":4`},
+		{"and what else there is", "PUT", "colours/pink", `{"depth":1,"note":"like red"}`, 201, `"version":3`},
+		{"or is not", "PUT", "colours/blue", `{"depth":1,"note":"like green"}`, 409, "there is no green"},
+		{"what is wrong stays wrong", "PUT", "colours/blue?force=true", `{"depth":0,"note":"like green"}`, 400, "from 1 to 9"},
+		{"and what is not admitted", "PUT", "colours/octarine?force=true", `{"depth":1,"note":"like green"}`, 400, "no such colour"},
+		{"taking away is never in doubt", "DELETE", "colours/red", "", 204, ""},
+		{"how it stands is shown", "PUT", "colours/grey", `{"depth":1,"note":"fading"}`, 201, `"state":"fading","until":"20`},
+		{"in lists, too", "GET", "colours", "", 200, `"state":"fading"`},
+	} {
+		w := s.ask(step.method, step.path, step.body)
+		if w.Code != step.status || !strings.Contains(w.Body.String(), step.says) {
+			t.Errorf("%s: %d %s, want %d with %q", step.name, w.Code, w.Body, step.status, step.says)
+		}
+	}
+	if data, err := s.storage.Load(t.Context(), objectKey("colours", "grey")); err != nil || strings.Contains(string(data), "state") {
+		t.Errorf("what is shown is stored: %s %v", data, err)
+	}
+	w := s.askAs(caller{name: "ann", store: s, idle: true}, "PUT", "colours/idle", `{"depth":1}`)
+	if w.Code != 201 || !strings.Contains(w.Body.String(), "nothing in the running configuration uses colours") || !strings.Contains(w.Body.String(), "used by painters") {
+		t.Errorf("a kind that nothing uses: %d %s", w.Code, w.Body)
 	}
 }
 

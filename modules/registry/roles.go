@@ -56,6 +56,20 @@ const (
 
 var verbs = []string{readVerb, createVerb, replaceVerb, deleteVerb, changeVerb}
 
+// verbOf is what a request is likely to do, for whoever is refused before that
+// is known.
+func verbOf(method string) string {
+	switch method {
+	case http.MethodGet, http.MethodHead:
+		return readVerb
+	case http.MethodPost:
+		return createVerb
+	case http.MethodDelete:
+		return deleteVerb
+	}
+	return replaceVerb
+}
+
 func kindNames() (names []string) {
 	for _, k := range kinds {
 		names = append(names, k.name())
@@ -168,6 +182,7 @@ type caller struct {
 	name  string
 	role  Role // nil: may do all
 	store *store
+	idle  bool // the configuration uses nothing of the kind
 }
 
 // caller finds out who asks. A token that nobody has is refused, whatever the
@@ -183,7 +198,7 @@ func (a *App) caller(r *http.Request, kind string) (caller, error) {
 		scheme, token, _ := strings.Cut(values[0], " ")
 		o := a.operator(strings.TrimSpace(token), func(o *Operator) *[sha256.Size]byte { return &o.token })
 		if o == nil || len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
-			a.store.refuse(c.name, strings.ToLower(r.Method), kind, "", "the token is nobody's")
+			a.store.refuse(c.name, verbOf(r.Method), kind, "", "the token is nobody's")
 			return c, caddy.APIError{HTTPStatus: http.StatusUnauthorized, Err: errors.New("the token is no operator's")}
 		}
 		c.name, role = o.Name, o.Role

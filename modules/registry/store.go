@@ -49,7 +49,8 @@ type change struct {
 	Action   string    `json:"action"` // create, replace or delete; or refused
 	Kind     string    `json:"kind"`
 	ID       string    `json:"id"`
-	Why      string    `json:"why,omitempty"` // it was refused
+	Verb     string    `json:"verb,omitempty"` // what was refused
+	Why      string    `json:"why,omitempty"`  // it was refused
 }
 
 // journal tells other nodes what changed. The revision grows by one each time.

@@ -115,9 +115,9 @@ func askedOf(values url.Values, now time.Time) (q question, err error) {
 			}
 		case "since":
 			if q.since, err = time.Parse(time.RFC3339, word); err != nil {
-				ago, err := time.ParseDuration(word)
+				ago, err := caddy.ParseDuration(word)
 				if err != nil || ago <= 0 {
-					return q, badRequest("since %q is neither a time such as 2027-01-01T00:00:00Z nor a duration such as 24h", word)
+					return q, badRequest("since %q is neither a time such as 2027-01-01T00:00:00Z nor a duration such as 24h or 7d", word)
 				}
 				q.since = now.Add(-ago)
 			}
@@ -209,10 +209,14 @@ func (s *store) refuse(by, verb, kind, id, why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refused++
-	c := change{Revision: s.refused, At: time.Now().UTC(), By: by, Action: refusedAction, Kind: kind, ID: id, Why: why}
+	c := change{Revision: s.refused, At: time.Now().UTC(), By: by, Action: refusedAction, Verb: verb, Kind: kind, ID: id, Why: why}
 	s.refusals = append(s.refusals[max(0, len(s.refusals)+1-maxRefusals):], c)
 	changes.WithLabelValues(kind, refusedAction).Inc()
-	s.logger.Load().Named("audit").Warn("change of a live object refused",
+	message := "change of a live object refused"
+	if verb == readVerb {
+		message = "reading refused"
+	}
+	s.logger.Load().Named("audit").Warn(message,
 		zap.String("action", verb), zap.String("kind", kind), zap.String("id", id), zap.String("by", by), zap.String("why", why))
 }
 

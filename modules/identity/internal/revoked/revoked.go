@@ -116,22 +116,35 @@ func (p *part) len() int {
 // in seconds since the epoch. Who does not know when it was issued says 0. It
 // does not allocate, and takes as long for one revocation as for a million.
 func (s *Set) Has(m Mark, issued, now int64) bool {
+	e := s.find(m)
+	return e != nil && now < int64(e.Until) && (e.Before == 0 || issued < int64(e.Before))
+}
+
+// Find returns what is held of a mark, be it over or not.
+func (s *Set) Find(m Mark) (e Entry, held bool) {
+	if at := s.find(m); at != nil {
+		return *at, true
+	}
+	return e, false
+}
+
+func (s *Set) find(m Mark) *Entry {
 	if s == nil {
-		return false
+		return nil
 	}
 	p := s.parts[m.Part()].Load()
 	if p == nil {
-		return false
+		return nil
 	}
 	for i := p.first(m); p.slots[i].Until != 0; {
 		if e := &p.slots[i]; e.Mark == m {
-			return now < int64(e.Until) && (e.Before == 0 || issued < int64(e.Before))
+			return e
 		}
 		if i++; i == len(p.slots) {
 			i = 0
 		}
 	}
-	return false
+	return nil
 }
 
 // Len counts what is held.

@@ -50,6 +50,12 @@ func TestOver(t *testing.T) {
 	if s.Len() != 1 || s.PartLen(m.Part()) != 1 {
 		t.Errorf("%d held of one that was given twice", s.Len())
 	}
+	if e, held := s.Find(m); !held || e.Until != 20 {
+		t.Errorf("found %v %v", e, held)
+	}
+	if _, held := s.Find(Of("key", "", "cd")); held {
+		t.Error("what is not held was found")
+	}
 	if got := s.Over(time.Unix(19, 0), 10); len(got) != 0 {
 		t.Errorf("over before its time: %v", got)
 	}
