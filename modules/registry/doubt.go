@@ -2,10 +2,8 @@ package registry
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
-	"time"
 )
 
 // forceHint ends the answer to a change that is in doubt: its kind's owner thinks
@@ -47,22 +45,4 @@ func (s *store) has(name, id string) bool {
 	}
 	_, configured := defined(t.kind)[id]
 	return configured || t.objects[id] != nil
-}
-
-// errKept means that the object there is stays as it is.
-var errKept = errors.New("nothing changes")
-
-// shown is an object as answers show it, which is more than is stored.
-type shown struct {
-	*object
-	State    string    `json:"state,omitempty"` // how it stands, in a word of its kind's
-	Until    time.Time `json:"until,omitzero"`  // until when, if that ends by itself
-	Kept     bool      `json:"kept,omitempty"`  // what was posted is covered by this one, which was there
-	Warnings []string  `json:"warnings,omitempty"`
-}
-
-func show(k kind, o *object, now time.Time) shown {
-	out := shown{object: o}
-	out.State, out.Until = k.state(o.ID, o.Value, now)
-	return out
 }
