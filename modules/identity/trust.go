@@ -198,7 +198,7 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 		return nil, refuseCertificate(gate.IdentityUnavailable, "trust_pool", errors.New("the authorities in the storage have not been read yet"))
 	}
 	if now.After(peers[0].NotAfter) {
-		return nil, refuseCertificate(gate.IdentityExpired, "not_after", nil)
+		return nil, refuseCertificate(gate.IdentityExpired, "not_after", endOf(peers[0]))
 	}
 	h := sha256.New()
 	for _, c := range peers {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
@@ -168,15 +169,15 @@ func (s *Set) Equal(other *Set) bool {
 // says which algorithms it takes; the token does not.
 func (s *Set) find(t *Token) (*Key, error) {
 	if _, known := algorithms[t.Alg]; !known {
-		return nil, fault(BadAlgorithm, "algorithm is not accepted")
+		return nil, fault(BadAlgorithm, "algorithm is not accepted: "+shown(t.Alg))
 	}
 	if t.Kid != "" {
 		key := s.byID[t.Kid]
 		if key == nil {
-			return nil, fault(UnknownKey, "no key has the token's kid")
+			return nil, fault(UnknownKey, "no key has the token's kid "+shown(t.Kid)+"; the issuer's are "+s.ids())
 		}
 		if !slices.Contains(key.algs, t.Alg) {
-			return nil, fault(BadAlgorithm, "algorithm does not fit the key")
+			return nil, fault(BadAlgorithm, "algorithm does not fit the key: alg is "+shown(t.Alg)+", and the key "+shown(t.Kid)+" is for "+strings.Join(key.algs, ", "))
 		}
 		return key, nil
 	}
@@ -190,9 +191,18 @@ func (s *Set) find(t *Token) (*Key, error) {
 		}
 	}
 	if only == nil {
-		return nil, fault(BadAlgorithm, "no key fits the token's algorithm")
+		return nil, fault(BadAlgorithm, "no key fits the token's algorithm "+shown(t.Alg))
 	}
 	return only, nil
+}
+
+// ids names the keys for the operator.
+func (s *Set) ids() string {
+	all := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		all[i] = k.id
+	}
+	return Shown(all)
 }
 
 // verify checks the signature by the algorithm that find has allowed.
