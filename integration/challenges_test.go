@@ -83,6 +83,7 @@ func TestChallenges(t *testing.T) {
 		t.Fatal(err)
 	}
 	const realm = `realm="api"`
+	const keyed = realm + `, header="X-Api-Key"`
 	const unbound = "The token is bound to a key or certificate that the request does not prove."
 	const lacks = `error="insufficient_scope", scope="orders:admin"`
 	good, held := iss.token(t, nil), iss.token(t, bound(ann.thumbprint()))

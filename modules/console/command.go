@@ -92,6 +92,14 @@ func (e *exchange) print(out io.Writer) error {
 			_, _ = fmt.Fprintf(w, "%s\t%s\n", name, plain(strings.Join(parts, ", "))) // Flush reports what fails
 		}
 	}
+	text := func(name, value string) { // may have several lines, which go below each other
+		for row := range strings.Lines(strings.TrimRight(value, "\r\n")) {
+			if row = strings.TrimRight(row, "\r\n"); row != "" {
+				line(name, strings.ReplaceAll(row, "\t", "    "))
+				name = ""
+			}
+		}
+	}
 	named := func(name, value string) string {
 		if value == "" {
 			return ""
@@ -114,16 +122,16 @@ func (e *exchange) print(out io.Writer) error {
 	line("trace", e.TraceID)
 	line("answer", fmt.Sprintf("%d after %s", e.Status, time.Duration(e.DurationUs)*time.Microsecond))
 	line("verdict", e.Verdict, e.Reason)
-	line("", e.Sentence)
-	line("", e.Detail)
+	text("", e.Sentence)
+	text("", e.Detail)
 	for _, f := range e.Faults {
-		line("", f)
+		text("", f)
 	}
-	line("error", e.Error)
+	text("error", e.Error)
 	_, _ = fmt.Fprintln(w)
 	_, _ = fmt.Fprintln(w, "STAGE\tVERDICT\tREASON\tRULE\tMODE\tµs")
 	for _, s := range e.Stages {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.Stage, s.Verdict, dash(s.Reason), dash(plain(s.Rule)), s.Mode, s.Us)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.Stage, s.Verdict, dash(s.Reason), dash(plain(oneLine(s.Rule))), s.Mode, s.Us)
 	}
 	if e.Dropped > 0 {
 		_, _ = fmt.Fprintf(w, "… %d more decisions did not fit\n", e.Dropped)
@@ -198,6 +206,14 @@ func plain(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// oneLine is a text in a table, whatever lines it was written on.
+func oneLine(s string) string {
+	if !strings.ContainsAny(s, "\n\r\t") {
+		return s
+	}
+	return strings.Join(strings.Fields(s), " ")
 }
 
 func dash(s string) string {

@@ -56,6 +56,31 @@ To let it pass: have the client send what the contract says, or change the contr
 	}
 }
 
+// TestExplainPrintsLines: what has several lines is readable, and nobody's line can
+// look like one of explain's own.
+func TestExplainPrintsLines(t *testing.T) {
+	rec := refused()
+	rec.Err = "first\r\n\tsecond\n\nverdict  allow\x1b[2J\n"
+	rec.Detail = "one\ntwo"
+	rec.Decisions[1].Rule = "cel a &&\n\t\tb\r\n"
+	var out strings.Builder
+	if err := view(rec).print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `verdict  deny, input.body
+         The request body does not match the API's contract.
+         one
+         two
+         body #/quantity: must be at least 1
+error    first
+             second
+         verdict  allow�[2J
+`
+	if got := out.String(); !strings.Contains(got, want) || !strings.Contains(got, "  cel a && b  shadow") || strings.Count(got, "�") != 2 {
+		t.Errorf("printed\n%s\nwant\n%s", got, want)
+	}
+}
+
 // TestEveryStageHasARemedy: explain knows what to do about every stage.
 func TestEveryStageHasARemedy(t *testing.T) {
 	for s := range gate.Stages() {
