@@ -46,7 +46,7 @@ require   would_deny  require.role  clerk  shadow   1
 input     deny        input.body    -      enforce  80
 
 require.role: The caller lacks a role this operation needs.
-It passed because require is in shadow mode. In earnest: give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.
+It passed because require is in shadow mode. In earnest: give the caller one of the roles that the rule names, or name one that it has; where tokens have them, claims roles of the issuer says.
 
 input.body: The request body does not match the API's contract.
 To let it pass: have the client send what the contract says, or change the contract.
@@ -94,6 +94,12 @@ func TestEveryStageHasARemedy(t *testing.T) {
 	}
 	for _, r := range gate.Reasons() {
 		known[r.String()] = true
+	}
+	// Who asks and what they may is refused for many reasons, with one remedy each.
+	for _, r := range gate.Reasons() {
+		if s := r.Stage(); (s == "identity" || s == "require") && remedies[r.String()] == "" {
+			t.Errorf("explain does not say what to do about %s", r)
+		}
 	}
 	for name := range remedies {
 		if !known[name] {
