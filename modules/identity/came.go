@@ -18,7 +18,7 @@ import (
 // repeats no credential, nor any part of one.
 
 // withCause adds the cause of what would have been refused to the rule: in shadow
-// mode there is no refusal that could carry it.
+// mode, and where on_error is open, there is no refusal that could carry it.
 func withCause(rule string, d *gate.Denial) string {
 	if d == nil || d.Err == nil {
 		return rule

@@ -59,10 +59,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case late != nil && onError == gate.Closed:
 		denial = late
 	case unchecked:
-		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
+		ex.LetPass(gate.Identity, mode, withCause(issuer.Name, denial), denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	case late != nil:
-		ex.LetPass(gate.Identity, mode, rule, late.Reason, began)
+		ex.LetPass(gate.Identity, mode, withCause(rule, late), late.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
 	h.offer(w, ex, who, began)
