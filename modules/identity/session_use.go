@@ -149,7 +149,7 @@ func when(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339
 
 // whyOther says what a browser has told of the page that asks.
 func (v *visit) whyOther(r *http.Request) error {
-	return fmt.Errorf("Sec-Fetch-Site is %.32q and Origin %.128q; the site is %q, and csrf %s", //nolint:staticcheck // they are called so
+	return fmt.Errorf("Sec-Fetch-Site is %.32q and Origin %.128q; the site is %q, and csrf %s",
 		strings.Join(r.Header["Sec-Fetch-Site"], ", "), strings.Join(r.Header["Origin"], ", "), v.origin, v.CSRF)
 }
 

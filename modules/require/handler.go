@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,10 +46,8 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 		if p == nil {
 			return h.rule, anonymous(ex)
 		}
-		for _, role := range h.Roles {
-			if p.HasRole(role) {
-				return h.rule, nil
-			}
+		if slices.ContainsFunc(h.Roles, p.HasRole) {
+			return h.rule, nil
 		}
 		return h.rule, &gate.Denial{Reason: gate.RequireRole, Err: errors.New(has(p, "roles", p.Roles))}
 
