@@ -131,7 +131,7 @@ func (e *exchange) print(out io.Writer) error {
 	_, _ = fmt.Fprintln(w)
 	_, _ = fmt.Fprintln(w, "STAGE\tVERDICT\tREASON\tRULE\tMODE\tµs")
 	for _, s := range e.Stages {
-		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.Stage, s.Verdict, dash(s.Reason), dash(plain(oneLine(s.Rule))), s.Mode, s.Us)
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.Stage, s.Verdict, dash(s.Reason), dash(fitting(plain(oneLine(s.Rule)))), s.Mode, s.Us)
 	}
 	if e.Dropped > 0 {
 		_, _ = fmt.Fprintf(w, "… %d more decisions did not fit\n", e.Dropped)
@@ -154,6 +154,9 @@ func (e *exchange) advise(out io.Writer) error {
 			note = "It passed because " + s.Stage + " is in shadow mode. In earnest: " + remedy(s.Reason, s.Stage)
 		case gate.Undecided.String():
 			note = "It passed because " + s.Stage + " could not decide and on_error is open."
+		}
+		if rule := plain(oneLine(s.Rule)); fitting(rule) != rule { // the table has a part of it
+			note = "The rule is: " + rule + "\n" + note
 		}
 		if _, err := fmt.Fprintf(out, "\n%s: %s\n%s\n", s.Reason, s.Sentence, note); err != nil {
 			return err
@@ -248,6 +251,15 @@ func oneLine(s string) string {
 		return s
 	}
 	return strings.Join(strings.Fields(s), " ")
+}
+
+// fitting keeps a column from pushing the others off the screen.
+func fitting(s string) string {
+	const most = 40
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
 }
 
 func dash(s string) string {

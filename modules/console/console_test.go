@@ -81,6 +81,21 @@ error    first
 	}
 }
 
+// TestExplainPrintsLongRules: a long rule leaves the table readable, and is said
+// whole where it refused.
+func TestExplainPrintsLongRules(t *testing.T) {
+	rec := refused()
+	rule := "role " + strings.Repeat("clerk ", 20) + "admin"
+	rec.Decisions[1].Rule = rule
+	var out strings.Builder
+	if err := view(rec).print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "  "+rule[:39]+"…  shadow") || !strings.Contains(got, "\nThe rule is: "+rule+"\nIt passed because") {
+		t.Errorf("printed\n%s", got)
+	}
+}
+
 // TestEveryStageHasARemedy: explain knows what to do about every stage.
 func TestEveryStageHasARemedy(t *testing.T) {
 	for s := range gate.Stages() {

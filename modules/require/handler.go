@@ -57,6 +57,9 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 	case h.program != nil:
 		ok, err := h.program.eval(ex, r)
 		if !ok {
+			if err == nil && p == nil {
+				err = whyNobody(ex)
+			}
 			return h.rule, &gate.Denial{Reason: gate.RequireExpression, Err: err}
 		}
 		return h.rule, nil
