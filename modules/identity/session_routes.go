@@ -346,11 +346,11 @@ func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time
 		return nil, err
 	}
 	if t.Issuer != i.identifier {
-		return nil, &jwt.Fault{Kind: jwt.WrongIssuer, Text: "the token is another issuer's"}
+		return nil, &jwt.Fault{Kind: jwt.WrongIssuer, Text: fmt.Sprintf("the token is another issuer's: iss is %.200q, and not %q", t.Issuer, i.identifier)}
 	}
 	keys, err := i.source.Keys(ctx)
 	if err != nil {
-		return nil, errors.Join(ask.ErrAway, err)
+		return nil, fmt.Errorf("%w: %w", ask.ErrAway, err)
 	}
 	_, err = t.Verify(keys, x, now)
 	if isKind(err, jwt.UnknownKey) {
@@ -367,7 +367,7 @@ func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time
 // refusedOr makes a refusal of a token's fault.
 func refusedOr(err error) error {
 	if f, ok := errors.AsType[*jwt.Fault](err); ok {
-		return &session.Refused{Code: f.Text}
+		return &session.Refused{Err: f}
 	}
 	return err
 }

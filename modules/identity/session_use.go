@@ -203,11 +203,11 @@ func (s *Session) take(ctx context.Context, sess *session.Session, t *session.To
 			return refusedOr(err)
 		}
 		if err := session.CheckID(token.Claims, token.Alg, client, sess.Nonce, t.Access, later); err != nil {
-			return &session.Refused{Code: err.Error()}
+			return &session.Refused{Err: err}
 		}
 		sub, _ := token.Claims["sub"].(string)
 		if later && sub != sess.Subject {
-			return &session.Refused{Code: "the ID token is somebody else's"}
+			return &session.Refused{Err: errors.New("the ID token is somebody else's")}
 		}
 		sess.Subject, sess.IDToken = sub, t.ID
 		if sid, ok := token.Claims["sid"].(string); ok {
@@ -220,7 +220,7 @@ func (s *Session) take(ctx context.Context, sess *session.Session, t *session.To
 			return refusedOr(err)
 		}
 		if token.Claims["sub"] != sess.Subject {
-			return &session.Refused{Code: "the access token is somebody else's"}
+			return &session.Refused{Err: errors.New("the access token is somebody else's")}
 		}
 		sess.Access = t.Access
 	}

@@ -220,6 +220,9 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 	chains, err := peers[0].Verify(x509.VerifyOptions{
 		Roots: pool.roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", naming(peers[0]), err)
+	}
 	v := verdict{chains, err, now}
 	pool.verified.Put(key, v)
 	return v.said()
