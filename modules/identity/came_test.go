@@ -6,6 +6,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,40 @@ func TestShadowKeepsTheCause(t *testing.T) {
 	} {
 		if got := withCause(c.rule, c.d); got != c.want {
 			t.Errorf("%q, want %q", got, c.want)
+		}
+	}
+}
+
+// FuzzCame: wherever a secret stands in a request, the operator's log has none of it.
+func FuzzCame(f *testing.F) {
+	f.Add("Basic ", "", "a=", ";b=c")
+	f.Add("Bearer gh_", ".x.y", "access_token=eyJ", "&")
+	f.Add("", " ", "gh_", "")
+	f.Fuzz(func(t *testing.T, scheme, behind, before, after string) {
+		const secret = "n0b0dy-m4y-s33-th1s"
+		h := &Handler{Keys: true, KeyHeader: "X-Key", MTLS: new(MTLS)}
+		r := &http.Request{URL: &url.URL{RawQuery: before + secret + after}, Header: http.Header{
+			"Authorization": {scheme + secret + behind}, "Cookie": {before + secret + after}, "X-Api-Key": {secret}, "Dpop": {secret},
+		}}
+		got := h.came(r, &gate.Exchange{Cookies: []string{before + secret}}).Error()
+		if strings.Contains(got, secret) || strings.ContainsAny(got, "\n\r\x1b") || len(got) > 2<<10 {
+			t.Errorf("%d bytes: %s", len(got), got)
+		}
+	})
+}
+
+// BenchmarkCame is what a refusal for want of a credential costs on top, with a
+// request that has something of everything. Only who is refused pays it.
+func BenchmarkCame(b *testing.B) {
+	h := &Handler{Keys: true, KeyHeader: "X-Key"}
+	r, _ := http.NewRequestWithContext(b.Context(), http.MethodGet, "/?page=2&access_token=x&sort=asc", nil)
+	r.Header.Set("Authorization", "Basic c2VjcmV0")
+	r.Header.Set("Cookie", "theme=dark; lang=en; token=x")
+	ex := new(gate.Exchange)
+	b.ReportAllocs()
+	for b.Loop() {
+		if h.came(r, ex) == nil {
+			b.Fatal("nothing is said")
 		}
 	}
 }
