@@ -54,4 +54,15 @@ func TestIdentityLoadErrors(t *testing.T) {
 			t.Errorf("%s: %v repeats a secret", c.name, err)
 		}
 	}
+	// A Caddyfile's own line is in the log of what runs meanwhile.
+	if err := gw.load("", "respond ok"); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.load(introspect("client_secret {env.GATEHOUSE_TEST_NONE}"), site); err == nil {
+		t.Fatal("it is loaded")
+	}
+	eventually(t, "the log to name the line", func() bool {
+		log := gw.log(t)
+		return strings.Contains(log, "a placeholder in the configuration has no value") && strings.Contains(log, "{env.GATEHOUSE_TEST_NONE}: the environment has no variable") && strings.Contains(log, "Caddyfile:16")
+	})
 }
