@@ -83,6 +83,7 @@ func TestChallenges(t *testing.T) {
 		t.Fatal(err)
 	}
 	const realm = `realm="api"`
+	const keyed = realm + `, header="X-Api-Key"`
 	const unbound = "The token is bound to a key or certificate that the request does not prove."
 	const lacks = `error="insufficient_scope", scope="orders:admin"`
 	good, held := iss.token(t, nil), iss.token(t, bound(ann.thumbprint()))
@@ -93,23 +94,23 @@ func TestChallenges(t *testing.T) {
 		status     int
 		want       []string
 	}{
-		{"nothing", "/both", nil, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + realm}},
-		{"somebody else's scheme", "/both", http.Header{"Authorization": {"Basic YTpi"}}, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + realm}},
-		{"a wrong token", "/both", bearer("x"), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", "The credential cannot be read."), "DPoP " + algs, "ApiKey " + realm}},
-		{"an expired one", "/both", bearer(iss.token(t, map[string]any{"exp": 1})), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", "The credential has expired."), "DPoP " + algs, "ApiKey " + realm}},
-		{"two tokens", "/both", http.Header{"Authorization": {"Bearer a", "Bearer b"}}, 400, []string{"Bearer " + realm + ", " + wrong("invalid_request", "The request carries more than one credential of a kind."), "DPoP " + algs, "ApiKey " + realm}},
+		{"nothing", "/both", nil, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + keyed}},
+		{"somebody else's scheme", "/both", http.Header{"Authorization": {"Basic YTpi"}}, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + keyed}},
+		{"a wrong token", "/both", bearer("x"), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", "The credential cannot be read."), "DPoP " + algs, "ApiKey " + keyed}},
+		{"an expired one", "/both", bearer(iss.token(t, map[string]any{"exp": 1})), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", "The credential has expired."), "DPoP " + algs, "ApiKey " + keyed}},
+		{"two tokens", "/both", http.Header{"Authorization": {"Bearer a", "Bearer b"}}, 400, []string{"Bearer " + realm + ", " + wrong("invalid_request", "The request carries more than one credential of a kind."), "DPoP " + algs, "ApiKey " + keyed}},
 		{"two keys", "/both", http.Header{"X-Api-Key": {"a", "b"}}, 400, nil},
-		{"a wrong key", "/both", http.Header{"X-Api-Key": {"a"}}, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + realm}},
-		{"no proof", "/both", http.Header{"Authorization": {"DPoP " + held}}, 401, []string{"Bearer " + realm, "DPoP " + algs + ", " + wrong("invalid_dpop_proof", "The proof of possession is wrong."), "ApiKey " + realm}},
-		{"a bound token without its scheme", "/both", bearer(held), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", unbound), "DPoP " + algs, "ApiKey " + realm}},
-		{"a scope that is missing", "/both", bearer(good), 403, []string{"Bearer " + realm + ", " + lacks, "DPoP " + algs, "ApiKey " + realm}},
-		{"the same, with a proof", "/both", proof("/both"), 403, []string{"Bearer " + realm, "DPoP " + algs + ", " + lacks, "ApiKey " + realm}},
+		{"a wrong key", "/both", http.Header{"X-Api-Key": {"a"}}, 401, []string{"Bearer " + realm, "DPoP " + algs, "ApiKey " + keyed}},
+		{"no proof", "/both", http.Header{"Authorization": {"DPoP " + held}}, 401, []string{"Bearer " + realm, "DPoP " + algs + ", " + wrong("invalid_dpop_proof", "The proof of possession is wrong."), "ApiKey " + keyed}},
+		{"a bound token without its scheme", "/both", bearer(held), 401, []string{"Bearer " + realm + ", " + wrong("invalid_token", unbound), "DPoP " + algs, "ApiKey " + keyed}},
+		{"a scope that is missing", "/both", bearer(good), 403, []string{"Bearer " + realm + ", " + lacks, "DPoP " + algs, "ApiKey " + keyed}},
+		{"the same, with a proof", "/both", proof("/both"), 403, []string{"Bearer " + realm, "DPoP " + algs + ", " + lacks, "ApiKey " + keyed}},
 		{"the same, with a key", "/both", http.Header{"X-Api-Key": {"secret"}}, 403, nil},
 
 		{"a token where proofs are required", "/proofs", bearer(good), 401, []string{"DPoP " + algs + ", " + wrong("invalid_token", unbound)}},
 		{"nothing where proofs are required", "/proofs", nil, 401, []string{"DPoP " + algs}},
 
-		{"nobody, where only keys count", "/keyed", nil, 401, []string{"ApiKey " + realm}},
+		{"nobody, where only keys count", "/keyed", nil, 401, []string{"ApiKey " + keyed}},
 		{"certificates have no scheme", "/certificates", nil, 401, []string{"ClientCertificate " + realm}},
 		{"nobody, where a role is asked for", "/role", nil, 401, []string{"Bearer " + realm}},
 		{"another role", "/role", bearer(good), 403, nil},

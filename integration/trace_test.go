@@ -130,7 +130,7 @@ func TestTraces(t *testing.T) {
 				t.Fatalf("events %v", events)
 			}
 			if e := fmt.Sprint(attributes(&trace.Span{Attributes: events[0].GetAttributes()})); !strings.Contains(e, "gatehouse.verdict:would_deny") ||
-				!strings.Contains(e, "gatehouse.reason:require.role") || !strings.Contains(e, "gatehouse.mode:shadow") || !strings.Contains(e, "gatehouse.rule:clerk") {
+				!strings.Contains(e, "gatehouse.reason:require.role") || !strings.Contains(e, "gatehouse.mode:shadow") || !strings.Contains(e, "gatehouse.rule:role clerk") {
 				t.Errorf("event %s", e)
 			}
 			if text := span.String(); strings.Contains(text, `"ann"`) {

@@ -46,13 +46,53 @@ require   would_deny  require.role  clerk  shadow   1
 input     deny        input.body    -      enforce  80
 
 require.role: The caller lacks a role this operation needs.
-It passed because require is in shadow mode. In earnest: give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.
+It passed because require is in shadow mode. In earnest: give the caller one of the roles that the rule names, or name one that it has; where tokens have them, claims roles of the issuer says.
 
 input.body: The request body does not match the API's contract.
 To let it pass: have the client send what the contract says, or change the contract.
 `
 	if got := out.String(); got != want {
 		t.Errorf("printed\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestExplainPrintsLines: what has several lines is readable, and nobody's line can
+// look like one of explain's own.
+func TestExplainPrintsLines(t *testing.T) {
+	rec := refused()
+	rec.Err = "first\r\n\tsecond\n\nverdict  allow\x1b[2J\n"
+	rec.Detail = "one\ntwo"
+	rec.Decisions[1].Rule = "cel a &&\n\t\tb\r\n"
+	var out strings.Builder
+	if err := view(rec).print(&out); err != nil {
+		t.Fatal(err)
+	}
+	want := `verdict  deny, input.body
+         The request body does not match the API's contract.
+         one
+         two
+         body #/quantity: must be at least 1
+error    first
+             second
+         verdict  allow�[2J
+`
+	if got := out.String(); !strings.Contains(got, want) || !strings.Contains(got, "  cel a && b  shadow") || strings.Count(got, "�") != 2 {
+		t.Errorf("printed\n%s\nwant\n%s", got, want)
+	}
+}
+
+// TestExplainPrintsLongRules: a long rule leaves the table readable, and is said
+// whole where it refused.
+func TestExplainPrintsLongRules(t *testing.T) {
+	rec := refused()
+	rule := "role " + strings.Repeat("clerk ", 20) + "admin"
+	rec.Decisions[1].Rule = rule
+	var out strings.Builder
+	if err := view(rec).print(&out); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); !strings.Contains(got, "  "+rule[:39]+"…  shadow") || !strings.Contains(got, "\nThe rule is: "+rule+"\nIt passed because") {
+		t.Errorf("printed\n%s", got)
 	}
 }
 
@@ -69,6 +109,12 @@ func TestEveryStageHasARemedy(t *testing.T) {
 	}
 	for _, r := range gate.Reasons() {
 		known[r.String()] = true
+	}
+	// Who asks and what they may is refused for many reasons, with one remedy each.
+	for _, r := range gate.Reasons() {
+		if s := r.Stage(); (s == "identity" || s == "require") && remedies[r.String()] == "" {
+			t.Errorf("explain does not say what to do about %s", r)
+		}
 	}
 	for name := range remedies {
 		if !known[name] {

@@ -192,7 +192,7 @@ func TestRefusedCertificate(t *testing.T) {
 	}
 	shown := read()
 	data := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: read().Raw})
-	p := &trust{read: func(context.Context) ([]byte, error) { return data, nil }}
+	p := &trust{read: func(context.Context) ([]poolPart, error) { return []poolPart{{"file", data}}, nil }}
 	p.ctx, p.stop = context.WithCancel(t.Context())
 	defer func() { _ = p.Destruct() }()
 	if err := p.look(); err != nil {

@@ -109,17 +109,19 @@ func bindingOf(claims map[string]any) (b binding) {
 func (h *Handler) bound(r *http.Request, b binding, c credential, now time.Time) *gate.Denial {
 	switch {
 	case b.other:
-		return unbound("the token is bound to something that cannot be checked")
+		return unbound("the token is bound to something that cannot be checked: its cnf has more than jkt and x5t#S256")
 	case b == binding{}:
 		if h.DPoP != nil && h.DPoP.Required {
-			return unbound("the token is bound to nothing")
+			return unbound("the token is bound to nothing, and dpop required asks for one that is")
 		}
 		if c.dpop {
 			return unbound("the token is sent as bound to a key, and is not")
 		}
 		return nil
+	case b.certificate != "" && (r.TLS == nil || len(r.TLS.PeerCertificates) == 0):
+		return unbound("the token is bound to a client certificate, and the connection has none; client_auth of the site must request one")
 	case b.certificate != "" && !holdsCertificate(r, b.certificate):
-		return unbound("the token is bound to another certificate")
+		return unbound("the token is bound to another certificate than that of the connection")
 	case b.key == "":
 		if c.dpop {
 			return unbound("the token is sent as bound to a key, and is not")
@@ -152,7 +154,7 @@ func holdsCertificate(r *http.Request, thumbprint string) bool {
 func (h *Handler) proven(r *http.Request, key, token string, now time.Time) *gate.Denial {
 	values := r.Header["Dpop"]
 	if len(values) != 1 {
-		return &gate.Denial{Reason: gate.IdentityBadProof, Err: fmt.Errorf("%d proofs", len(values))}
+		return &gate.Denial{Reason: gate.IdentityBadProof, Err: fmt.Errorf("%d proofs: the token is bound to a key, and one field DPoP is expected", len(values))}
 	}
 	age, onError := maxAge(h.DPoP)
 	proof, err := verifier.Verify(values[0], dpop.Request{Method: r.Method, URL: asAsked(r), Token: token, Key: key}, dpop.Window{Before: age, After: ahead}, now)
@@ -167,16 +169,20 @@ func (h *Handler) proven(r *http.Request, key, token string, now time.Time) *gat
 	case full: // fail closed: what is not known to be new may be stolen
 		return unavailable(errors.New("too many proofs at a time"))
 	case !first:
-		return &gate.Denial{Reason: gate.IdentityReplayed}
+		return replayed(proof)
 	}
 	first, err = h.app.firstAnywhere(proof, age)
 	switch {
 	case err != nil && onError == gate.Closed: // fail closed: another gateway may have seen it
 		return unavailable(err)
 	case err == nil && !first:
-		return &gate.Denial{Reason: gate.IdentityReplayed}
+		return replayed(proof)
 	}
 	return nil
+}
+
+func replayed(p dpop.Proof) *gate.Denial {
+	return &gate.Denial{Reason: gate.IdentityReplayed, Err: fmt.Errorf("a proof with the jti %.64q has come before; the client has to make one for each request", p.ID)}
 }
 
 func maxAge(d *DPoP) (time.Duration, gate.OnError) {

@@ -207,19 +207,28 @@ func (h *Handler) byCertificate(r *http.Request, now time.Time) (*proven, *gate.
 	leaf := chains[0][0]
 	// It was good when the connection began. That of a policy test has no end.
 	if !leaf.NotAfter.IsZero() && now.After(leaf.NotAfter) {
-		return nil, refuseCertificate(gate.IdentityExpired, "not_after", nil)
+		return nil, refuseCertificate(gate.IdentityExpired, "not_after", endOf(leaf))
 	}
 	if rule := m.policy.Check(chains, now); rule != "" {
-		return nil, refuseCertificate(gate.IdentityCertificatePolicy, rule, nil)
+		return nil, refuseCertificate(gate.IdentityCertificatePolicy, rule, errors.New(naming(leaf)))
 	}
 	who, err := m.holder(leaf)
 	if err != nil {
-		return nil, refuseCertificate(gate.IdentityCertificateName, "subject", err)
+		return nil, refuseCertificate(gate.IdentityCertificateName, "subject", fmt.Errorf("%s: %w", naming(leaf), err))
 	}
 	if denial := m.revoked(r.Context(), chains[0], now); denial != nil {
 		return nil, denial
 	}
 	return who, nil
+}
+
+// naming tells of a certificate for the operator.
+func naming(c *x509.Certificate) string {
+	return fmt.Sprintf("the certificate of %.128q, issued by %.128q", c.Subject.String(), c.Issuer.String())
+}
+
+func endOf(c *x509.Certificate) error {
+	return fmt.Errorf("%s has ended at %s", naming(c), c.NotAfter.UTC().Format(time.RFC3339))
 }
 
 // holder is who a certificate is issued to.

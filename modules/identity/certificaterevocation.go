@@ -240,7 +240,7 @@ func (m *MTLS) revoked(ctx context.Context, chain []*x509.Certificate, now time.
 			return nil
 		case ocsp.Revoked:
 			revocationAnswers.WithLabelValues(v.Name, "revoked").Inc()
-			return refuseCertificate(gate.IdentityCertificateRevoked, "revocation "+v.Name, nil)
+			return refuseCertificate(gate.IdentityCertificateRevoked, "revocation "+v.Name, fmt.Errorf("%s, serial number %x", naming(chain[0]), chain[0].SerialNumber))
 		case ocsp.Unknown: // another may know
 		}
 		revocationAnswers.WithLabelValues(v.Name, "unknown").Inc()

@@ -32,7 +32,8 @@ func (h *Handler) ways(dpop bool) []gate.Challenge {
 		}
 	}
 	if h.Keys {
-		ways = append(ways, gate.Challenge{Scheme: "ApiKey", Params: realm})
+		// No registered scheme is about keys; this one says where the key goes.
+		ways = append(ways, gate.Challenge{Scheme: "ApiKey", Params: realm + `, header="` + h.KeyHeader + `"`})
 	}
 	if h.Session != nil {
 		ways = append(ways, gate.Challenge{Scheme: "Session", Params: realm + `, login="` + h.Session.Path + `/login"`})

@@ -119,9 +119,8 @@ func (c *ClientAuth) secure(option, address string) error {
 // client makes the client, and reads its files: what is wrong with one is an
 // error of the configuration. Nothing is asked yet.
 func (c *ClientAuth) client(issuer string) (made *clientauth.Client, key clientKey, err error) {
-	repl := caddy.NewReplacer()
-	if key.id, err = repl.ReplaceOrErr(c.ClientID, true, true); err != nil {
-		return nil, key, fmt.Errorf("client_id: %w", err)
+	if key.id, err = parse.Resolve("client_id", c.ClientID); err != nil {
+		return nil, key, err
 	}
 	key.auth = c.Auth
 	clock := clientauth.Clock{Now: gate.Now, Failed: func(err error) {
@@ -138,8 +137,8 @@ func (c *ClientAuth) client(issuer string) (made *clientauth.Client, key clientK
 		key.mtls = *c.MTLS
 		made, err = clientauth.Certificate(key.id, key.mtls.Certificate, key.mtls.Key, key.mtls.CA, clock)
 	default:
-		if key.secret, err = repl.ReplaceOrErr(c.ClientSecret, true, true); err != nil || strings.TrimRight(key.secret, "\r\n") == "" {
-			return nil, key, errors.New("client_secret: a placeholder is empty or not known")
+		if key.secret, err = parse.Resolve("client_secret", c.ClientSecret); err != nil {
+			return nil, key, err
 		}
 		key.secret = strings.TrimRight(key.secret, "\r\n") // a file ends with a line's end
 		made = clientauth.Basic(key.id, key.secret)
@@ -162,11 +161,8 @@ func (l *Login) at(issuer string) (made *clientauth.Client, key clientKey, err e
 		}
 		return nil, key, nil
 	}
-	key.id, err = caddy.NewReplacer().ReplaceOrErr(l.ClientID, true, true)
-	if err != nil {
-		return nil, key, fmt.Errorf("client_id: %w", err)
-	}
-	return nil, key, nil
+	key.id, err = parse.Resolve("client_id", l.ClientID)
+	return nil, key, err
 }
 
 // introspection and token are the endpoints that are meant for the client: an
@@ -208,13 +204,7 @@ func (c *ClientAuth) unmarshal(d *caddyfile.Dispenser) error {
 	case "client_id":
 		return parse.Text(d, &c.ClientID)
 	case "client_secret":
-		if err := parse.Text(d, &c.ClientSecret); err != nil {
-			return err
-		}
-		if err := parse.Placeholder(opt, c.ClientSecret); err != nil {
-			return d.Err(err.Error())
-		}
-		return nil
+		return parse.Secret(d, &c.ClientSecret)
 	}
 	if err := parse.Text(d, &c.Auth); err != nil {
 		return err

@@ -28,6 +28,10 @@
 // Client certificates name who asks, and are asked whether they were revoked
 // (certificate.go, certificaterevocation.go, trust.go).
 //
+// A refusal has two readers: the caller is told a sentence that helps it to try,
+// and the operator what came and what would have been accepted (came.go), in a few
+// bounded words that repeat no credential.
+//
 // # Price
 //
 // The first sight of a token costs its signature check; after that it is

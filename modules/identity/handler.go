@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -44,6 +45,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if denial != nil && noSession(denial.Reason) && (h.Optional || ex.Operation.Anonymous()) {
 		denial = nil
 	}
+	if denial != nil && denial.Reason == gate.IdentityMissing {
+		denial.Err = h.came(r, ex)
+	}
 	unchecked := denial != nil && denial.Reason == gate.IdentityUnavailable && issuer != nil && !theirs(denial.Err) && h.onError(issuer) == gate.Open
 	rule := h.accept(ex, r, who, issuer)
 	if rule == "" && denial != nil {
@@ -55,16 +59,19 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	case late != nil && onError == gate.Closed:
 		denial = late
 	case unchecked:
-		ex.LetPass(gate.Identity, mode, issuer.Name, denial.Reason, began)
+		ex.LetPass(gate.Identity, mode, withCause(issuer.Name, denial), denial.Reason, began)
 		return next.ServeHTTP(w, r)
 	case late != nil:
-		ex.LetPass(gate.Identity, mode, rule, late.Reason, began)
+		ex.LetPass(gate.Identity, mode, withCause(rule, late), late.Reason, began)
 		return next.ServeHTTP(w, r)
 	}
 	h.offer(w, ex, who, began)
 	if v != nil {
 		denial = v.invite(r, denial)
 		keepCookies(w, denial)
+	}
+	if mode == gate.Shadow {
+		rule = withCause(rule, denial)
 	}
 	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
@@ -121,7 +128,7 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		return nil, nil, h.refuse(r, denial, schemeBearer)
 	}
 	if len(keys) > 1 {
-		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous}
+		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous, Err: fmt.Errorf("%d fields %s", len(keys), h.KeyHeader)}
 	}
 	if there && len(h.issuers) > 0 {
 		who, issuer, denial := h.byToken(r.Context(), c.token, now)
@@ -135,6 +142,9 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 	}
 	if len(keys) == 1 {
 		who, denial := h.findKey(r, keys[0], now)
+		if denial != nil && denial.Err == nil {
+			denial.Err = h.whyKey(denial.Reason, keys[0])
+		}
 		return who, nil, h.refuse(r, denial, "")
 	}
 	if h.MTLS != nil {
@@ -166,7 +176,7 @@ func bearer(h http.Header) (c credential, there bool, _ *gate.Denial) {
 		return c, false, nil
 	}
 	if len(values) > 1 {
-		return c, false, &gate.Denial{Reason: gate.IdentityAmbiguous}
+		return c, false, &gate.Denial{Reason: gate.IdentityAmbiguous, Err: fmt.Errorf("%d fields Authorization", len(values))}
 	}
 	for _, scheme := range []string{"bearer", "dpop"} {
 		v := values[0]
@@ -207,11 +217,11 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	}
 	t, err := jwt.Parse(token)
 	if err != nil {
-		return nil, nil, denialOf(err)
+		return nil, nil, denialOf(h.whyUnread(token, err))
 	}
 	issuer := h.issuers[t.Issuer]
 	if issuer == nil {
-		return nil, nil, &gate.Denial{Reason: gate.IdentityUnknownIssuer}
+		return nil, nil, &gate.Denial{Reason: gate.IdentityUnknownIssuer, Err: h.whyIssuer(t)}
 	}
 	keys, err := issuer.source.Keys(ctx)
 	if err != nil {

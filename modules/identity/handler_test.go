@@ -107,9 +107,9 @@ func TestChallenges(t *testing.T) {
 		header http.Header
 		want   string
 	}{
-		{"nothing presented", http.Header{}, `[Bearer realm="api" ApiKey realm="api"]`},
-		{"a wrong key", http.Header{"X-Api-Key": {"wrong"}}, `[Bearer realm="api" ApiKey realm="api"]`},
-		{"a wrong token", http.Header{"Authorization": {"Bearer x"}}, `[Bearer realm="api", error="invalid_token", error_description="The credential cannot be read." ApiKey realm="api"]`},
+		{"nothing presented", http.Header{}, `[Bearer realm="api" ApiKey realm="api", header="X-Api-Key"]`},
+		{"a wrong key", http.Header{"X-Api-Key": {"wrong"}}, `[Bearer realm="api" ApiKey realm="api", header="X-Api-Key"]`},
+		{"a wrong token", http.Header{"Authorization": {"Bearer x"}}, `[Bearer realm="api", error="invalid_token", error_description="The credential cannot be read." ApiKey realm="api", header="X-Api-Key"]`},
 	} {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.Header = tc.header

@@ -158,11 +158,11 @@ func (i *Issuer) findKeys(ctx caddy.Context, logger *zap.Logger) error {
 	default:
 		data, err := os.ReadFile(i.JWKS)
 		if err != nil {
-			return fmt.Errorf("reading keys: %w", err)
+			return fmt.Errorf("jwks %q: %w", i.JWKS, err)
 		}
 		set, left, err := jwt.ParseSet(data)
 		if err != nil {
-			return fmt.Errorf("%s: %w", i.JWKS, err)
+			return fmt.Errorf("jwks %q: %w", i.JWKS, err)
 		}
 		if len(left) > 0 {
 			skipped(left)

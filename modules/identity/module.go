@@ -175,6 +175,9 @@ func (h *Handler) Validate() error {
 	if len(h.Issuers) == 0 && !h.Keys && h.MTLS == nil && h.Session == nil {
 		return errors.New("identity: name at least one issuer, keys, mtls or session")
 	}
+	if h.Keys && !isHeaderName(h.KeyHeader) {
+		return fmt.Errorf("identity: keys %q is no name of a header", h.KeyHeader)
+	}
 	if h.KeyHeader == "Authorization" || slices.Contains([]string{"Cookie", "Host"}, h.KeyHeader) {
 		return fmt.Errorf("identity: keys cannot travel in %s", h.KeyHeader)
 	}

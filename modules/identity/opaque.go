@@ -156,7 +156,7 @@ func (h *Handler) byAsking(ctx context.Context, token string, now time.Time) (*p
 		return nil, i, &gate.Denial{Reason: gate.IdentityUnavailable, Err: err, Header: http.Header{"Retry-After": {"5"}}}
 	}
 	if answer.Claims == nil {
-		return nil, i, &gate.Denial{Reason: gate.IdentityInactive}
+		return nil, i, &gate.Denial{Reason: gate.IdentityInactive, Err: h.whyUnread(token, fmt.Errorf("issuer %q was asked, and does not know the token, or not any more", i.Name))}
 	}
 	expires, err := jwt.CheckAnswer(answer.Claims, i.identifier, &i.expect, now)
 	if err != nil {

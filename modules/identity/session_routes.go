@@ -172,7 +172,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 	l := session.FindLogin(ring, v.names.bound, v.names.cookie, q.Get("state"), v.cookies.Logins, now)
 	if l == nil {
 		logins("unknown")
-		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see."}
+		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see.", Err: fmt.Errorf("this browser has no cookie of a login with that state that was begun less than %v ago", session.LoginTime)}
 	}
 	v.set(w, session.Cookie{Name: session.LoginName(v.names.cookie, l.State)}, 0, http.SameSiteLaxMode) // it is good once
 	e, err := v.shared.provider.Endpoints(r.Context(), now)
@@ -236,7 +236,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request, v *visit, now t
 	typed := r.Method == http.MethodGet && len(site) == 1 && site[0] == "none" // into the address bar
 	if !v.ownPage(r) && !typed {
 		sessionEvents.WithLabelValues("cross_origin").Inc()
-		return &gate.Denial{Reason: gate.IdentityCrossOrigin, Detail: "Log out with a button or a link of this site."}
+		return &gate.Denial{Reason: gate.IdentityCrossOrigin, Detail: "Log out with a button or a link of this site.", Err: v.whyOther(r)}
 	}
 	to := v.LoggedOut
 	if to == "" {
@@ -346,11 +346,11 @@ func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time
 		return nil, err
 	}
 	if t.Issuer != i.identifier {
-		return nil, &jwt.Fault{Kind: jwt.WrongIssuer, Text: "the token is another issuer's"}
+		return nil, &jwt.Fault{Kind: jwt.WrongIssuer, Text: fmt.Sprintf("the token is another issuer's: iss is %.200q, and not %q", t.Issuer, i.identifier)}
 	}
 	keys, err := i.source.Keys(ctx)
 	if err != nil {
-		return nil, errors.Join(ask.ErrAway, err)
+		return nil, fmt.Errorf("%w: %w", ask.ErrAway, err)
 	}
 	_, err = t.Verify(keys, x, now)
 	if isKind(err, jwt.UnknownKey) {
@@ -367,7 +367,7 @@ func (i *Issuer) signed(ctx context.Context, raw string, x *jwt.Expect, now time
 // refusedOr makes a refusal of a token's fault.
 func refusedOr(err error) error {
 	if f, ok := errors.AsType[*jwt.Fault](err); ok {
-		return &session.Refused{Code: f.Text}
+		return &session.Refused{Err: f}
 	}
 	return err
 }

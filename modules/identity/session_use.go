@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -56,7 +57,7 @@ func (h *Handler) bySession(w http.ResponseWriter, r *http.Request, v *visit, no
 	}
 	if changes(r) && !v.ownPage(r) {
 		sessionEvents.WithLabelValues("cross_origin").Inc()
-		return l.who, &gate.Denial{Reason: gate.IdentityCrossOrigin}, true
+		return l.who, &gate.Denial{Reason: gate.IdentityCrossOrigin, Err: v.whyOther(r)}, true
 	}
 	next, denial := h.fresh(r.Context(), v, l, now)
 	if next == nil { // the issuer says that it is over
@@ -82,8 +83,11 @@ func (v *visit) read(ctx context.Context, now time.Time) (*live, *session.Ring, 
 	l, ok := v.names.opened.Get(v.cookies.Value)
 	if !ok {
 		sess, err := session.Open(ring, v.names.bound, v.cookies.Value)
-		if err != nil || v.cookies.Broken {
-			return nil, nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: err}
+		if v.cookies.Broken {
+			err = errors.New("the browser has sent some of its pieces only")
+		}
+		if err != nil {
+			return nil, nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: fmt.Errorf("cookie %s: %w", v.names.cookie, err)}
 		}
 		if l, err = v.open(sess); err != nil {
 			return nil, nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: err}
@@ -93,10 +97,11 @@ func (v *visit) read(ctx context.Context, now time.Time) (*live, *session.Ring, 
 		}
 	}
 	if v.vault.ended.Has(l.session.Began, l.names) {
-		return nil, nil, &gate.Denial{Reason: gate.IdentitySessionEnded}
+		return nil, nil, ended()
 	}
 	if l.session.Over(time.Duration(v.Idle), time.Duration(v.Lifetime), now) {
-		return nil, nil, &gate.Denial{Reason: gate.IdentitySessionExpired}
+		return nil, nil, &gate.Denial{Reason: gate.IdentitySessionExpired, Err: fmt.Errorf("begun at %s, last used at %s; idle is %v, and lifetime %v",
+			when(l.session.Began), when(l.session.Seen), time.Duration(v.Idle), time.Duration(v.Lifetime))}
 	}
 	return l, ring, nil
 }
@@ -132,9 +137,21 @@ func (h *Handler) fresh(ctx context.Context, v *visit, l *live, now time.Time) (
 		return nil, &gate.Denial{Reason: gate.IdentityBadSession, Err: err}
 	}
 	if v.vault.ended.Has(next.session.Began, next.names) { // the issuer may call it by another sid since
-		return nil, &gate.Denial{Reason: gate.IdentitySessionEnded}
+		return nil, ended()
 	}
 	return next, nil
+}
+
+func ended() *gate.Denial {
+	return &gate.Denial{Reason: gate.IdentitySessionEnded, Err: errors.New("somebody has logged out, here or at the issuer")}
+}
+
+func when(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }
+
+// whyOther says what a browser has told of the page that asks.
+func (v *visit) whyOther(r *http.Request) error {
+	return fmt.Errorf("Sec-Fetch-Site is %.32q and Origin %.128q; the site is %q, and csrf %s",
+		strings.Join(r.Header["Sec-Fetch-Site"], ", "), strings.Join(r.Header["Origin"], ", "), v.origin, v.CSRF)
 }
 
 // turn lets one of several gateways renew a session: what they hold is the same
@@ -187,11 +204,11 @@ func (s *Session) take(ctx context.Context, sess *session.Session, t *session.To
 			return refusedOr(err)
 		}
 		if err := session.CheckID(token.Claims, token.Alg, client, sess.Nonce, t.Access, later); err != nil {
-			return &session.Refused{Code: err.Error()}
+			return &session.Refused{Err: err}
 		}
 		sub, _ := token.Claims["sub"].(string)
 		if later && sub != sess.Subject {
-			return &session.Refused{Code: "the ID token is somebody else's"}
+			return &session.Refused{Err: errors.New("the ID token is somebody else's")}
 		}
 		sess.Subject, sess.IDToken = sub, t.ID
 		if sid, ok := token.Claims["sid"].(string); ok {
@@ -204,7 +221,7 @@ func (s *Session) take(ctx context.Context, sess *session.Session, t *session.To
 			return refusedOr(err)
 		}
 		if token.Claims["sub"] != sess.Subject {
-			return &session.Refused{Code: "the access token is somebody else's"}
+			return &session.Refused{Err: errors.New("the access token is somebody else's")}
 		}
 		sess.Access = t.Access
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientcert"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
 )
 
@@ -46,7 +46,7 @@ var trustPools = caddy.NewUsagePool()
 
 // trust is a pool as it was last read.
 type trust struct {
-	read    func(context.Context) ([]byte, error)
+	read    func(context.Context) ([]poolPart, error)
 	current atomic.Pointer[trusted]
 	begin   sync.Once
 	ctx     context.Context
@@ -86,27 +86,33 @@ func (p *TrustPool) open(ctx caddy.Context) (t *trust, key string, err error) {
 	return v.(*trust), key, nil
 }
 
-func (p *TrustPool) reader(storage certmagic.Storage) func(context.Context) ([]byte, error) {
-	return func(ctx context.Context) (all []byte, err error) {
+// poolPart is a file or a key of the storage, as it was last read.
+type poolPart struct {
+	name string // as errors call it
+	data []byte
+}
+
+func (p *TrustPool) reader(storage certmagic.Storage) func(context.Context) ([]poolPart, error) {
+	return func(ctx context.Context) (all []poolPart, err error) {
 		add := func(name string, data []byte, err error) error {
+			if err == nil && len(data) > maxAuthority {
+				err = fmt.Errorf("it has more than %d bytes", maxAuthority)
+			}
 			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", name, err)
 			}
-			if len(data) > maxAuthority {
-				return fmt.Errorf("%s has more than %d bytes", name, maxAuthority)
-			}
-			all = append(append(all, data...), '\n')
+			all = append(all, poolPart{name, data})
 			return nil
 		}
 		for _, name := range p.Files {
 			data, err := os.ReadFile(name) //nolint:gosec // the operator's own file
-			if err := add(name, data, err); err != nil {
+			if err := add(fmt.Sprintf("file %q", name), data, err); err != nil {
 				return nil, err
 			}
 		}
 		for _, key := range p.Storage {
 			data, err := storage.Load(ctx, key)
-			if err := add(key, data, err); err != nil {
+			if err := add(fmt.Sprintf("storage %q", key), data, err); err != nil {
 				return nil, err
 			}
 		}
@@ -119,29 +125,28 @@ func (p *TrustPool) reader(storage certmagic.Storage) func(context.Context) ([]b
 func (t *trust) look() error {
 	ctx, cancel := context.WithTimeout(t.ctx, poolPatience)
 	defer cancel()
-	data, err := t.read(ctx)
+	parts, err := t.read(ctx)
 	if err != nil {
 		return err
 	}
-	sum := sha256.Sum256(data)
+	h := sha256.New()
+	for _, p := range parts {
+		one := sha256.Sum256(p.data)
+		_, _ = h.Write(one[:])
+	}
+	sum := [sha256.Size]byte(h.Sum(nil))
 	if have := t.current.Load(); have != nil && have.sum == sum {
 		return nil
 	}
-	roots, n := x509.NewCertPool(), 0
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
+	roots := x509.NewCertPool()
+	for _, p := range parts {
+		certificates, err := clientcert.ReadPEM(p.data)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name, err)
 		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return errors.New("there is something else than certificates")
+		for _, c := range certificates {
+			roots.AddCert(c)
 		}
-		roots.AddCert(c)
-		n++
-	}
-	if n == 0 || len(strings.TrimSpace(string(data))) > 0 {
-		return errors.New("there is no certificate, or something behind the last one")
 	}
 	t.current.Store(&trusted{sum, roots, memory.New[verdict](maxCertificates)})
 	return nil
@@ -198,7 +203,7 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 		return nil, refuseCertificate(gate.IdentityUnavailable, "trust_pool", errors.New("the authorities in the storage have not been read yet"))
 	}
 	if now.After(peers[0].NotAfter) {
-		return nil, refuseCertificate(gate.IdentityExpired, "not_after", nil)
+		return nil, refuseCertificate(gate.IdentityExpired, "not_after", endOf(peers[0]))
 	}
 	h := sha256.New()
 	for _, c := range peers {
@@ -215,6 +220,9 @@ func (m *MTLS) chains(state *tls.ConnectionState, now time.Time) ([][]*x509.Cert
 	chains, err := peers[0].Verify(x509.VerifyOptions{
 		Roots: pool.roots, Intermediates: intermediates, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", naming(peers[0]), err)
+	}
 	v := verdict{chains, err, now}
 	pool.verified.Put(key, v)
 	return v.said()

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -174,6 +175,9 @@ func init() { // not in the declaration: a check knows the audit, which lists ch
 		{"GH010", isError, "a secret is written out", plainSecrets},
 		{"GH011", isError, "an issuer for development is accepted where strangers come", devIssuers},
 		{"GH012", isWarning, "callers may prove themselves in a way that no operation accepts", uselessProofs},
+		{"GH013", isError, "a require asks for something of callers whom nobody has proven", lostRequires},
+		{"GH014", isError, "callers are to be proven by certificates that nobody verifies", uselessCertificates},
+		{"GH015", isWarning, "live objects can be changed from elsewhere without a token", openRegistry},
 	}
 }
 
@@ -229,8 +233,20 @@ func noFirewall(a *audit) {
 }
 
 func lenientStages(a *audit) {
+	// The directive authentication puts one that is off before Caddy's handler.
+	meant := map[uintptr]bool{}
 	walk(a.root, func(o map[string]any) {
+		if all := list(o["handle"]); slices.ContainsFunc(all, func(h any) bool { return dig(h, "providers", "gatehouse") != nil }) {
+			for _, h := range all {
+				if dig(h, "handler") == "gatehouse_identity" {
+					meant[reflect.ValueOf(h).Pointer()] = true
+				}
+			}
+		}
 		stage, ours := strings.CutPrefix(str(o["handler"]), "gatehouse_")
+		if meant[reflect.ValueOf(o).Pointer()] {
+			return
+		}
 		if !ours {
 			if o["protocol"] != "gatehouse" {
 				return

@@ -91,7 +91,7 @@ func TestAudit(t *testing.T) {
 		{name: "GH007: a name elsewhere", from: "orders:8080", to: "orders.example.net:8080", want: []string{"warning GH007: orders.example.net:8080"}},
 		{name: "GH007: with TLS", from: "orders:8080", to: "https://orders.example.net"},
 		{name: "GH007: in a private network", from: "orders:8080", to: "10.0.0.1:8080 [fd00::1]:8080 orders.internal:8080"},
-		{name: "GH008: an open admin endpoint", from: "{\n\tidentity", to: "{\n\tadmin :2019\n\tidentity", want: []string{"Caddyfile:2: error GH008: the admin endpoint listens on :2019"}},
+		{name: "GH008: an open admin endpoint", from: "{\n\tidentity", to: "{\n\tadmin :2019\n\tregistry {\n\t\tlocal none\n\t}\n\tidentity", want: []string{"Caddyfile:2: error GH008: the admin endpoint listens on :2019"}},
 		{name: "GH008: a local one", from: "{\n\tidentity", to: "{\n\tadmin localhost:2020\n\tidentity"},
 		{name: "GH008: a socket", from: "{\n\tidentity", to: "{\n\tadmin unix//run/caddy.sock\n\tidentity"},
 		{name: "GH009: proxies that are trusted too far", from: "trusted_proxies_strict", to: "", want: []string{"Caddyfile:11: warning GH009"}},
@@ -107,6 +107,47 @@ func TestAudit(t *testing.T) {
 			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
 			want:    []string{"Caddyfile:17: warning GH012: api orders knows callers by API keys, and the contract has no security scheme for that (apiKey)"},
 		},
+		{
+			name: "GH013: a scope of nobody", from: "api orders {", to: "@write method POST\n\trequire @write scope orders:write\n\tapi orders {",
+			want: []string{"Caddyfile:18: error GH013: require scope orders:write stands where no identity has proven anybody"},
+		},
+		{name: "GH013: a role before the identity", from: "identity main", to: "route {\n\t\t\trequire role admin\n\t\t\tidentity main\n\t\t}", want: []string{"Caddyfile:20: error GH013: require role admin"}},
+		{name: "GH013: behind it", from: "identity main", to: "route {\n\t\t\tidentity main\n\t\t\trequire role admin\n\t\t}"},
+		{name: "GH013: behind one that is optional", from: "api orders {", to: "identity main {\n\t\toptional\n\t}\n\trequire scope a\n\tapi orders {"},
+		{name: "GH013: behind Caddy's own handler with ours in it", from: "api orders {", to: "route {\n\t\tauthentication {\n\t\t\tgatehouse main\n\t\t}\n\t\trequire acr gold\n\t}\n\tapi orders {"},
+		{
+			name: "GH013: in another handle than the identity", from: "api orders {", to: "handle /a* {\n\t\tidentity main\n\t}\n\thandle /b* {\n\t\trequire max_age 5m\n\t}\n\tapi orders {",
+			want: []string{"Caddyfile:21: error GH013: require max_age"},
+		},
+		{name: "GH013: an expression may be about anybody", from: "api orders {", to: "require cel `request.method == \"GET\"`\n\tapi orders {"},
+		{name: "GH013: in another site", from: "api.example.com {", to: "other.example.com {\n\trequire role admin\n\trespond ok\n}\n\napi.example.com {", want: []string{"error GH013: require role admin"}},
+		{name: "GH013: in a named route behind the identity", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\troute {\n\t\tidentity main\n\t\tinvoke admins\n\t}"},
+		{name: "GH013: in a named route alone", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\tinvoke admins", want: []string{"Caddyfile:17: error GH013: require role admin"}},
+		{
+			name: "GH014: nobody is asked for a certificate", from: "identity main", to: "identity main {\n\t\t\tmtls\n\t\t}",
+			want: []string{"Caddyfile:20: error GH014: mtls is to prove callers of api.example.com, and its site has no client_auth"},
+		},
+		{
+			name: "GH014: certificates that nobody verifies", from: "api orders {", to: "tls {\n\t\tclient_auth {\n\t\t\tmode request\n\t\t}\n\t}\n\tidentity {\n\t\tmtls\n\t}\n\tapi orders {",
+			want: []string{"Caddyfile:23: error GH014: mtls is to prove callers of api.example.com, and the mode of its client_auth is request: "},
+		},
+		{
+			name: "GH014: the default without a trust pool", from: "api orders {", to: "tls {\n\t\tclient_auth {\n\t\t\tmode require\n\t\t}\n\t}\n\tidentity {\n\t\tmtls\n\t}\n\tapi orders {",
+			want: []string{"error GH014: mtls is to prove callers of api.example.com, and the mode of its client_auth is require"},
+		},
+		{name: "GH014: authorities of its own", from: "api orders {", to: "tls {\n\t\tclient_auth {\n\t\t\tmode request\n\t\t}\n\t}\n\tidentity {\n\t\tmtls {\n\t\t\ttrust_pool file ca.pem\n\t\t}\n\t}\n\tapi orders {"},
+		{name: "GH005: mtls in an identity that is off", from: "api orders {", to: "identity {\n\t\tmtls\n\t\tmode off\n\t}\n\tapi orders {", want: []string{"warning GH005: identity is in mode off"}},
+		{name: "GH014: verified", from: "api orders {", to: "tls {\n\t\tclient_auth {\n\t\t\tmode verify_if_given\n\t\t\ttrust_pool file ca.pem\n\t\t}\n\t}\n\tidentity {\n\t\tmtls\n\t}\n\tapi orders {"},
+		{
+			name: "GH014: verified at another site", from: "api.example.com {", to: "other.example.com {\n\ttls {\n\t\tclient_auth {\n\t\t\ttrust_pool file ca.pem\n\t\t}\n\t}\n\trespond ok\n}\n\napi.example.com {\n\tidentity {\n\t\tmtls\n\t}",
+			want: []string{"error GH014: mtls is to prove callers of api.example.com, and its site has no client_auth"},
+		},
+		{
+			name: "GH015: browsers from elsewhere", from: "{\n\tidentity", to: "{\n\tadmin localhost:2019 {\n\t\torigins localhost:2019 https://ops.example.com\n\t}\n\tidentity",
+			want: []string{"Caddyfile:2: warning GH015: the admin endpoint answers to the origin https://ops.example.com"},
+		},
+		{name: "GH015: browsers of this machine", from: "{\n\tidentity", to: "{\n\tadmin localhost:2019 {\n\t\torigins localhost:2019 127.0.0.1:2019 [::1]:2019 \"\"\n\t}\n\tidentity"},
+		{name: "GH015: who comes has to be somebody", from: "{\n\tidentity", to: "{\n\tadmin localhost:2019 {\n\t\torigins ops.example.com\n\t}\n\tregistry {\n\t\tlocal none\n\t}\n\tidentity"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			change := func(s, from, to string) string {
@@ -135,6 +176,37 @@ func TestAudit(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAuditAsCaddyLoads: the flags are those of Caddy's own commands.
+func TestAuditAsCaddyLoads(t *testing.T) {
+	dir := folder(t, "gate.conf", strings.Replace(sound, "issuer main https://id.example.com {", "issuer main {$GATEHOUSE_TEST_ISSUER} {", 1),
+		"orders.openapi.yaml", soundContract, "one.env", "# of this gateway\nexport GATEHOUSE_TEST_ISSUER=\"https://id.example.com\" # ours\n", "two.env", "GATEHOUSE_TEST_ISSUER=nonsense", "wrong.env", "A=b\nhunter2\n")
+	one, two := filepath.Join(dir, "one.env"), filepath.Join(dir, "two.env")
+	audit := func(o policytest.AuditOptions) (int, string) {
+		var out bytes.Buffer
+		o.Config = filepath.Join(dir, "gate.conf")
+		status := policytest.Audit(&out, o)
+		if _, there := os.LookupEnv("GATEHOUSE_TEST_ISSUER"); there {
+			t.Error("the environment keeps what was for one audit")
+		}
+		return status, out.String()
+	}
+	for _, c := range []struct {
+		o      policytest.AuditOptions
+		status int
+		says   string
+	}{
+		{policytest.AuditOptions{Adapter: "caddyfile", EnvFiles: []string{one, two}}, 0, "15 checks: 0 errors"},
+		{policytest.AuditOptions{EnvFiles: []string{two, one}}, 2, "nonsense"},
+		{policytest.AuditOptions{Adapter: "nginx"}, 2, `--adapter: there is no adapter "nginx"`},
+		{policytest.AuditOptions{EnvFiles: []string{filepath.Join(dir, "wrong.env")}}, 2, "wrong.env:2: NAME=value is expected"},
+		{policytest.AuditOptions{EnvFiles: []string{filepath.Join(dir, "none.env")}}, 2, "--envfile: open "},
+	} {
+		if status, out := audit(c.o); status != c.status || !strings.Contains(out, c.says) || strings.Contains(out, "hunter2") {
+			t.Errorf("%+v: status %d\n%s", c.o, status, out)
+		}
 	}
 }
 

@@ -138,7 +138,7 @@ func (o *TestOptions) all() ([]*run, error) {
 			defer restore()
 			c := configs[config]
 			if c == nil || len(s.env) > 0 { // what is adapted may depend on it
-				if c, err = readConfig(config); err != nil {
+				if c, err = readConfig(config, ""); err != nil {
 					return fmt.Errorf("%s: %w", name, err)
 				}
 			}

@@ -38,15 +38,23 @@ type site struct {
 }
 
 // readConfig adapts a configuration. What comes of it is Caddy's JSON, whatever
-// the file was written in.
-func readConfig(file string) (*config, error) {
+// the file was written in. Without the name of an adapter, it is a Caddyfile unless it
+// is called .json.
+func readConfig(file, adapter string) (*config, error) {
 	source, err := os.ReadFile(file) //nolint:gosec // the operator's own file
 	if err != nil {
 		return nil, err
 	}
 	raw := source
-	if filepath.Ext(file) != ".json" {
-		if raw, _, err = caddyconfig.GetAdapter("caddyfile").Adapt(source, map[string]any{"filename": file}); err != nil {
+	if adapter == "" && filepath.Ext(file) != ".json" {
+		adapter = "caddyfile"
+	}
+	if adapter != "" {
+		a := caddyconfig.GetAdapter(adapter)
+		if a == nil {
+			return nil, fmt.Errorf("--adapter: there is no adapter %q in this build of Caddy", adapter)
+		}
+		if raw, _, err = a.Adapt(source, map[string]any{"filename": file}); err != nil {
 			return nil, fmt.Errorf("adapting %s: %w", file, err)
 		}
 	}

@@ -15,5 +15,6 @@
 //
 // Closed. A caller who is not proven gets 401, one who lacks something 403 with
 // the scope it lacks in WWW-Authenticate (RFC 6750, section 3.1). An expression
-// that cannot be evaluated, say because a claim is missing, is a no.
+// that cannot be evaluated, say because a claim is missing, is a no. The decision
+// shows the whole rule, and its cause what the caller has of what is asked for.
 package require

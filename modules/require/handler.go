@@ -2,8 +2,12 @@ package require
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
@@ -30,37 +34,91 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, d *ga
 	switch {
 	case len(h.Scopes) > 0:
 		if p == nil {
-			return h.Scopes[0], anonymous(ex)
+			return h.rule, anonymous(ex)
 		}
 		for _, s := range h.Scopes {
 			if !p.HasScope(s) {
-				return s, lacksScope(ex, h.Scopes)
+				return h.rule, lacksScope(ex, h.Scopes)
 			}
 		}
-		return h.Scopes[0], nil
+		return h.rule, nil
 
 	case len(h.Roles) > 0:
 		if p == nil {
-			return h.Roles[0], anonymous(ex)
+			return h.rule, anonymous(ex)
 		}
-		for _, role := range h.Roles {
-			if p.HasRole(role) {
-				return role, nil
-			}
+		if slices.ContainsFunc(h.Roles, p.HasRole) {
+			return h.rule, nil
 		}
-		return h.Roles[0], &gate.Denial{Reason: gate.RequireRole}
+		return h.rule, &gate.Denial{Reason: gate.RequireRole, Err: errors.New(has(p, "roles", p.Roles))}
 
 	case h.asked():
-		return h.stepUpRule(), stepUp(ex, h.authentication())
+		return h.rule, stepUp(ex, h.authentication())
 
 	case h.program != nil:
 		ok, err := h.program.eval(ex, r)
 		if !ok {
-			return "cel", &gate.Denial{Reason: gate.RequireExpression, Err: err}
+			if err == nil && p == nil {
+				err = whyNobody(ex)
+			}
+			return h.rule, &gate.Denial{Reason: gate.RequireExpression, Err: err}
 		}
-		return "cel", nil
+		return h.rule, nil
 	}
-	return "contract", byContract(ex)
+	return h.rule, byContract(ex)
+}
+
+// maxRule bounds what a decision says of a rule, in bytes: no more is kept.
+const maxRule = 256
+
+// written is the rule as it stands in a Caddyfile, on one line, for decisions.
+func (h *Handler) written() string {
+	var words []string
+	switch {
+	case len(h.Scopes) > 0:
+		words = append([]string{"scope"}, h.Scopes...)
+	case len(h.Roles) > 0:
+		words = append([]string{"role"}, h.Roles...)
+	case h.Expression != "":
+		words = append([]string{"cel"}, strings.Fields(h.Expression)...)
+	case h.asked():
+		if len(h.ACR) > 0 {
+			words = append([]string{"acr"}, h.ACR...)
+		}
+		if h.MaxAge > 0 {
+			words = append(words, "max_age", time.Duration(h.MaxAge).String())
+		}
+	default:
+		return "contract"
+	}
+	rule := strings.Join(words, " ")
+	if len(rule) <= maxRule {
+		return rule
+	}
+	return strings.ToValidUTF8(rule[:maxRule-len("…")], "") + "…"
+}
+
+// has tells the operator what the caller has of what is asked for.
+func has(p *gate.Principal, what string, list []string) string {
+	const most = 8
+	var b strings.Builder
+	fmt.Fprintf(&b, "the caller is known by %s", proofs[p.Method])
+	if p.Issuer != "" {
+		fmt.Fprintf(&b, " of %.64q", p.Issuer)
+	}
+	if len(list) == 0 {
+		b.WriteString(", and has no " + what)
+		return b.String()
+	}
+	b.WriteString(", and has the " + what)
+	for i, item := range list {
+		if i == most {
+			fmt.Fprintf(&b, " and %d more", len(list)-most)
+			break
+		}
+		fmt.Fprintf(&b, " %.64q", item)
+	}
+	return b.String()
 }
 
 // byContract looks for one alternative of the operation's security that the
@@ -99,6 +157,7 @@ func byContract(ex *gate.Exchange) *gate.Denial {
 	return &gate.Denial{
 		Reason: gate.RequireScheme,
 		Detail: "The contract accepts " + accepted(op.Security) + " here, and the caller is known by " + proofs[p.Method] + ".",
+		Err:    fmt.Errorf("the contract's security of %s has no scheme for %s", op.ID, proofs[p.Method]),
 		Header: challenge(ex),
 	}
 }

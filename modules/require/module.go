@@ -36,7 +36,8 @@ type Handler struct {
 	Mode gate.Mode `json:"mode,omitempty"`
 
 	program  *program
-	acquired bool // whether Cleanup has an expression to give back
+	rule     string // as it is written, for decisions
+	acquired bool   // whether Cleanup has an expression to give back
 }
 
 // CaddyModule returns the Caddy module information.
@@ -53,6 +54,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := gate.RegisterMetrics(ctx); err != nil {
 		return err
 	}
+	h.rule = h.written()
 	if h.Expression == "" {
 		return nil
 	}

@@ -3,7 +3,11 @@ package require
 import (
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -131,6 +135,64 @@ func BenchmarkExpression(b *testing.B) {
 	for b.Loop() {
 		if ok, err := p.eval(ex, r); !ok {
 			b.Fatal(err)
+		}
+	}
+}
+
+// TestRuleIsWhole: a decision shows the rule as it is written, on one line and
+// bounded, and not only its first word.
+func TestRuleIsWhole(t *testing.T) {
+	for want, h := range map[string]*Handler{
+		"scope orders:read orders:write": {Scopes: []string{"orders:read", "orders:write"}},
+		"role clerk admin":               {Roles: []string{"clerk", "admin"}},
+		"cel principal.tenant == \"acme\" && request.method == \"GET\"": {Expression: "principal.tenant == \"acme\" &&\n\t\trequest.method == \"GET\"\n"},
+		"acr gold silver max_age 5m0s":                                  {StepUp: StepUp{ACR: []string{"gold", "silver"}, MaxAge: caddy.Duration(5 * time.Minute)}},
+		"contract":                                                      {},
+	} {
+		if got := h.written(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	long := (&Handler{Roles: []string{strings.Repeat("ä", 400)}}).written()
+	if len(long) > maxRule || !strings.HasSuffix(long, "ä…") {
+		t.Errorf("%d bytes: %q", len(long), long)
+	}
+}
+
+// TestCausesAreTheOperators: what a refusal says of the caller is in its cause, and
+// the caller's own sentence has none of it.
+func TestCausesAreTheOperators(t *testing.T) {
+	ann := &gate.Principal{Issuer: "main", Method: gate.Bearer, Roles: []string{"clerk", "a\nb"}, Scopes: []string{"orders:read"}}
+	keyed := &gate.Principal{Method: gate.APIKey}
+	many := &gate.Principal{Method: gate.Bearer, Roles: strings.Fields(strings.Repeat("r ", 1000))}
+	shadowed, open := new(gate.Exchange), new(gate.Exchange)
+	if err := shadowed.Decide(gate.Identity, gate.Shadow, "", &gate.Denial{Reason: gate.IdentityExpired}, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := open.Decide(gate.Identity, gate.Enforce, "", nil, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name string
+		h    Handler
+		ex   *gate.Exchange
+		want string
+	}{
+		{"a scope", Handler{Scopes: []string{"orders:read", "orders:write"}}, &gate.Exchange{Principal: ann}, `a bearer token of "main", and has the scopes "orders:read"`},
+		{"a role", Handler{Roles: []string{"admin"}}, &gate.Exchange{Principal: ann}, `has the roles "clerk" "a\nb"`},
+		{"no role at all", Handler{Roles: []string{"admin"}}, &gate.Exchange{Principal: keyed}, "known by an API key, and has no roles"},
+		{"too many", Handler{Roles: []string{"admin"}}, &gate.Exchange{Principal: many}, "and 992 more"},
+		{"no identity", Handler{Roles: []string{"admin"}}, new(gate.Exchange), "no identity stands before"},
+		{"identity in shadow", Handler{Roles: []string{"admin"}}, shadowed, "shadow mode, and would have refused the request: identity.expired"},
+		{"identity that is optional", Handler{Scopes: []string{"a"}}, open, "it is optional there"},
+		{"a key, where a token is asked for", Handler{StepUp: StepUp{ACR: []string{"gold"}}}, &gate.Exchange{Principal: keyed}, "known by an API key"},
+		{"a weak token", Handler{StepUp: StepUp{ACR: []string{"gold"}, MaxAge: caddy.Duration(time.Minute)}}, &gate.Exchange{Principal: ann}, `the acr "" and has no auth_time; asked for is acr gold max_age 1m0s`},
+	} {
+		_, d := c.h.decide(c.ex, nil)
+		if d == nil || d.Err == nil || !strings.Contains(d.Err.Error(), c.want) {
+			t.Errorf("%s: %v; want %q", c.name, d, c.want)
+		} else if strings.Contains(d.Detail, "known by") || strings.Contains(d.Detail, "clerk") {
+			t.Errorf("%s: the caller is told %q", c.name, d.Detail)
 		}
 	}
 }

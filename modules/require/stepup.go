@@ -2,7 +2,9 @@ package require
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -30,14 +32,6 @@ func (s *StepUp) asked() bool { return len(s.ACR) > 0 || s.MaxAge > 0 }
 
 func (s *StepUp) authentication() gate.Authentication {
 	return gate.Authentication{ACR: s.ACR, MaxAge: time.Duration(s.MaxAge)}
-}
-
-// stepUpRule names what is asked in the decision record.
-func (s *StepUp) stepUpRule() string {
-	if len(s.ACR) > 0 {
-		return s.ACR[0]
-	}
-	return "max_age"
 }
 
 func (s *StepUp) check() error {
@@ -82,7 +76,7 @@ func stepUp(ex *gate.Exchange, a gate.Authentication) *gate.Denial {
 	case p == nil:
 		return anonymous(ex)
 	case p.Method != gate.Bearer:
-		return &gate.Denial{Reason: gate.RequireScheme, Header: challenge(ex)}
+		return &gate.Denial{Reason: gate.RequireScheme, Header: challenge(ex), Err: fmt.Errorf("acr and max_age ask for a bearer token, and the caller is known by %s", proofs[p.Method])}
 	case a.Met(p, gate.Now()):
 		return nil
 	}
@@ -96,7 +90,23 @@ func stepUp(ex *gate.Exchange, a gate.Authentication) *gate.Denial {
 	if a.MaxAge > 0 {
 		wrong = append(wrong, gate.Parameter{Name: "max_age", Value: strconv.FormatInt(int64(a.MaxAge/time.Second), 10)})
 	}
-	return &gate.Denial{Reason: gate.RequireAuthentication, Header: challenge(ex, wrong...)}
+	return &gate.Denial{Reason: gate.RequireAuthentication, Header: challenge(ex, wrong...), Err: weak(p, a)}
+}
+
+// weak tells the operator what the token says, and what is asked for.
+func weak(p *gate.Principal, a gate.Authentication) error {
+	when := "has no auth_time"
+	if !p.AuthTime.IsZero() {
+		when = fmt.Sprintf("is of an authentication %v ago", gate.Since(p.AuthTime).Round(time.Second))
+	}
+	asked := ""
+	if len(a.ACR) > 0 {
+		asked = " acr " + strings.Join(a.ACR, " ")
+	}
+	if a.MaxAge > 0 {
+		asked += " max_age " + a.MaxAge.String()
+	}
+	return fmt.Errorf("the token has the acr %.64q and %s; asked for is%s", p.ACR, when, asked)
 }
 
 // challenge tells the client how it could prove more (RFC 9110, section 11.6.1).
@@ -105,14 +115,35 @@ func challenge(ex *gate.Exchange, wrong ...gate.Parameter) http.Header {
 }
 
 func anonymous(ex *gate.Exchange) *gate.Denial {
-	return &gate.Denial{Reason: gate.RequireAnonymous, Header: challenge(ex)}
+	return &gate.Denial{Reason: gate.RequireAnonymous, Header: challenge(ex), Err: whyNobody(ex)}
+}
+
+// whyNobody tells the operator why nobody is proven.
+func whyNobody(ex *gate.Exchange) error {
+	for _, d := range slices.Backward(ex.Decisions()) {
+		switch {
+		case d.Stage != gate.Identity:
+		case d.Mode == gate.Off:
+			return errors.New("identity is off")
+		case d.Verdict == gate.WouldDeny:
+			return errors.New("identity is in shadow mode, and would have refused the request: " + d.Reason.String())
+		case d.Verdict == gate.Undecided:
+			return errors.New("identity could not find out who asks, and its on_error is open: " + d.Reason.String())
+		default:
+			return errors.New("no credential came, and identity let the request pass: it is optional there, or by the contract")
+		}
+	}
+	if ex.Dropped() > 0 {
+		return nil // it may be among what did not fit
+	}
+	return errors.New("no identity stands before this require, so that nobody is ever proven here")
 }
 
 // lacksScope tells the client which scopes to ask for (RFC 6750, section 3.1).
 // One with an API key or a certificate has nobody to ask.
 func lacksScope(ex *gate.Exchange, scopes []string) *gate.Denial {
-	d := &gate.Denial{Reason: gate.RequireScope, Detail: "The operation needs the scope " + strings.Join(scopes, " ") + "."}
-	if ex.Principal != nil && ex.Principal.Method == gate.Bearer {
+	d := &gate.Denial{Reason: gate.RequireScope, Err: errors.New(has(ex.Principal, "scopes", ex.Principal.Scopes)), Detail: "The operation needs the scope " + strings.Join(scopes, " ") + "."}
+	if ex.Principal.Method == gate.Bearer {
 		d.Header = challenge(ex, gate.Parameter{Name: "error", Value: "insufficient_scope"}, gate.Parameter{Name: "scope", Value: strings.Join(scopes, " ")})
 	}
 	return d

@@ -17,6 +17,8 @@ const el = (tag, props, ...children) => {
 
 // Text direction marks could make a path look like another.
 const clean = (s) => String(s).replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+// What the gateway says itself may have several lines.
+const lines = (s) => String(s).split(/\r?\n/).map((l) => clean(l.replaceAll("\t", "    "))).join("\n");
 
 const duration = (us) =>
 	us < 1000 ? `${us} µs` : us < 1e6 ? `${(us / 1000).toFixed(us < 1e4 ? 2 : 1)} ms` : `${(us / 1e6).toFixed(2)} s`;
@@ -158,9 +160,9 @@ function draw(e) {
 	const what = el("div", { class: "what" },
 		el("p", { class: `verdict ${v}` }, join(String(e.status), verdictWord[v], e.reason)),
 		e.sentence ? el("p", { class: "sentence" }, clean(e.sentence)) : "",
-		e.detail ? el("p", {}, clean(e.detail)) : "",
+		e.detail ? el("p", {}, lines(e.detail)) : "",
 		e.faults ? el("ul", { class: "faults" }, ...e.faults.map((f) => el("li", {}, clean(f)))) : "",
-		e.error ? el("p", { class: "operator" }, clean(e.error)) : "",
+		e.error ? el("p", { class: "operator" }, lines(e.error)) : "",
 		el("p", { class: "line" }, el("span", { class: "dim" }, `${clean(e.method)} `), clean(e.path)));
 	const facts = el("dl", { class: "facts" },
 		...fact("Request id", e.id),
@@ -187,7 +189,7 @@ function stage(s, total) {
 	bar.style.width = `${(100 * s.us) / total}%`;
 	const why = [];
 	if (s.reason) why.push(el("b", {}, clean(s.reason)), ` ${clean(s.sentence)} `);
-	if (s.rule) why.push(el("code", {}, clean(s.rule)), " ");
+	if (s.rule) why.push(el("code", {}, lines(s.rule)), " ");
 	if (s.mode !== "enforce") why.push(`in ${clean(s.mode)} mode`);
 	return el("li", { class: `${v} ${s.stage === "api" ? "api" : ""}` },
 		el("span", { class: `verdict ${v}`, title: verdictWord[v] }, el("span", { class: "name" }, clean(s.stage)), el("span", { class: "hide" }, ` ${verdictWord[v]}`)),

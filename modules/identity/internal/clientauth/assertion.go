@@ -35,10 +35,10 @@ const (
 // (RFC 7523, section 3). The file has a private key in PEM or as a JWK; kid
 // may be empty, and is then the JWK's, if that has one.
 func Assertion(id, audience, file, kid string, clock Clock) (*Client, error) {
-	keys := &watched[*signing]{clock: clock, files: []string{file}, build: func(contents [][]byte) (*signing, error) {
+	keys := &watched[*signing]{clock: clock, files: []string{file}, words: []string{"key"}, build: func(contents [][]byte) (*signing, error) {
 		k, err := parseKey(contents[0])
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, fmt.Errorf("key %q: %w", file, err)
 		}
 		if kid != "" {
 			k.kid = kid
@@ -141,10 +141,10 @@ func parsePEM(data []byte) (any, error) {
 		block, rest = pem.Decode(rest)
 	}
 	if block == nil {
-		return nil, errors.New("neither PEM nor a JWK")
+		return nil, errors.New("it is neither PEM nor a JWK")
 	}
 	if len(strings.TrimSpace(string(rest))) > 0 {
-		return nil, errors.New("there is something behind the key")
+		return nil, fmt.Errorf("line %d: there is something behind the key", 1+strings.Count(string(data[:len(data)-len(strings.TrimSpace(string(rest)))]), "\n"))
 	}
 	var key any
 	var err error

@@ -3,12 +3,11 @@ package clientauth
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientcert"
 )
 
 // Certificate shows a client certificate on the connection, which only https
@@ -17,16 +16,16 @@ import (
 // asked next is asked by a new connection.
 func Certificate(id, certificate, key, ca string, clock Clock) (*Client, error) {
 	w := &watched[*http.Client]{
-		clock: clock, files: []string{certificate, key},
+		clock: clock, files: []string{certificate, key}, words: []string{"certificate", "key"},
 		drop: (*http.Client).CloseIdleConnections,
 	}
 	if ca != "" {
-		w.files = append(w.files, ca)
+		w.files, w.words = append(w.files, ca), append(w.words, "ca")
 	}
 	w.build = func(contents [][]byte) (*http.Client, error) {
 		pair, err := tls.X509KeyPair(contents[0], contents[1])
 		if err != nil { // its own words tell what kind of PEM stands there, never what is in it
-			return nil, fmt.Errorf("%s and %s are no certificate and its key: %w", certificate, key, err)
+			return nil, fmt.Errorf("certificate %q and key %q are no certificate and its key: %w", certificate, key, err)
 		}
 		t := transport()
 		t.TLSClientConfig = &tls.Config{
@@ -37,7 +36,7 @@ func Certificate(id, certificate, key, ca string, clock Clock) (*Client, error) 
 		}
 		if ca != "" {
 			if t.TLSClientConfig.RootCAs, err = authorities(contents[2]); err != nil {
-				return nil, fmt.Errorf("%s: %w", ca, err)
+				return nil, fmt.Errorf("ca %q: %w", ca, err)
 			}
 		}
 		return &http.Client{Transport: t, CheckRedirect: never}, nil
@@ -52,21 +51,13 @@ func Certificate(id, certificate, key, ca string, clock Clock) (*Client, error) 
 }
 
 func authorities(data []byte) (*x509.CertPool, error) {
-	pool, n := x509.NewCertPool(), 0
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, errors.New("there is something else than certificates")
-		}
-		pool.AddCert(c)
-		n++
+	certificates, err := clientcert.ReadPEM(data)
+	if err != nil {
+		return nil, err
 	}
-	if n == 0 || len(strings.TrimSpace(string(data))) > 0 {
-		return nil, errors.New("there is no certificate, or something behind the last one")
+	pool := x509.NewCertPool()
+	for _, c := range certificates {
+		pool.AddCert(c)
 	}
 	return pool, nil
 }

@@ -30,6 +30,7 @@ type Clock struct {
 type watched[T any] struct {
 	clock Clock
 	files []string
+	words []string // what the configuration calls them
 	build func(contents [][]byte) (T, error)
 	drop  func(T) // what was made before; may be nil
 
@@ -69,7 +70,7 @@ func (w *watched[T]) look() error {
 	for i, name := range w.files {
 		data, err := read(name)
 		if err != nil {
-			return err
+			return fmt.Errorf("%s %q: %w", w.words[i], name, err)
 		}
 		sum := sha256.Sum256(data)
 		contents[i], sums[i] = data, sum[:]
@@ -97,10 +98,10 @@ func read(name string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", name, err)
+		return nil, err
 	}
 	if len(data) > maxFile {
-		return nil, errors.New(name + " has more than 1 MiB")
+		return nil, errors.New("it has more than 1 MiB")
 	}
 	return data, nil
 }

@@ -3,7 +3,6 @@ package crl
 import (
 	"context"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"strings"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/clientcert"
 )
 
 // client follows nobody: where a list is, the configuration says.
@@ -67,24 +68,14 @@ func download(ctx context.Context, where string) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-func readCA(name string) (cas []*x509.Certificate, err error) {
+func readCA(name string) ([]*x509.Certificate, error) {
 	data, err := os.ReadFile(name) //nolint:gosec // the operator's own file
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("ca %q: %w", name, err)
 	}
-	for {
-		var block *pem.Block
-		if block, data = pem.Decode(data); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if block.Type != "CERTIFICATE" || err != nil {
-			return nil, fmt.Errorf("%s holds something else than certificates", name)
-		}
-		cas = append(cas, c)
-	}
-	if cas == nil {
-		return nil, fmt.Errorf("%s holds no certificate", name)
+	cas, err := clientcert.ReadPEM(data)
+	if err != nil {
+		return nil, fmt.Errorf("ca %q: %w", name, err)
 	}
 	return cas, nil
 }

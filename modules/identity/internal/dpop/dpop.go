@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
+	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -54,7 +56,7 @@ func (v *Verifier) Verify(proof string, r Request, w Window, now time.Time) (Pro
 		return Proof{}, err
 	}
 	if !strings.EqualFold(t.Typ, "dpop+jwt") {
-		return Proof{}, fault("is not of type dpop+jwt")
+		return Proof{}, fault(fmt.Sprintf("is not of type dpop+jwt, but of %.32q", t.Typ))
 	}
 	head, _, _ := strings.Cut(proof, ".")
 	key, known := v.heads.Get(head)
@@ -82,9 +84,9 @@ func (v *Verifier) Verify(proof string, r Request, w Window, now time.Time) (Pro
 	sum := sha256.Sum256([]byte(r.Token))
 	switch {
 	case method != r.Method:
-		return Proof{}, fault("is for another method")
+		return Proof{}, fault(fmt.Sprintf("is for another method: htm is %.16q, and the request is a %.16s", method, r.Method))
 	case !sameURL(target, r.URL):
-		return Proof{}, fault("is for another URL")
+		return Proof{}, fault(fmt.Sprintf("is for another URL: htu is %.128q, and what was asked for is %.128q; behind a proxy, see trusted_proxies", withoutQuery(target), r.URL))
 	case !same(hash, base64.RawURLEncoding.EncodeToString(sum[:])):
 		return Proof{}, fault("is for another token")
 	case p.ID == "" || len(p.ID) > 256:
@@ -92,13 +94,22 @@ func (v *Verifier) Verify(proof string, r Request, w Window, now time.Time) (Pro
 	case !there || !ok:
 		return Proof{}, fault("has no iat")
 	case at.Before(now.Add(-w.Before)):
-		return Proof{}, fault("is too old")
+		return Proof{}, fault(fmt.Sprintf("is too old: made %v ago, and %v are allowed", now.Sub(at).Round(time.Second), w.Before))
 	case at.After(now.Add(w.After)):
-		return Proof{}, fault("is from the future")
+		return Proof{}, fault(fmt.Sprintf("is from the future: the client's clock is %v ahead, and %v are allowed", at.Sub(now).Round(time.Second), w.After))
 	}
 	return p, nil
 }
 
 func fault(text string) error { return &jwt.Fault{Kind: jwt.BadProof, Text: "the proof " + text} }
+
+// withoutQuery leaves out where tokens and passwords travel.
+func withoutQuery(target string) string {
+	u, err := url.Parse(target)
+	if err != nil {
+		return "no URL"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+}
 
 func same(a, b string) bool { return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1 }

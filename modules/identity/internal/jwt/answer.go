@@ -18,7 +18,7 @@ var answerTypes = []string{"token-introspection+jwt", "application/token-introsp
 // token. x says by which algorithms, and how far clocks may be apart.
 func (t *Token) VerifyAnswer(keys *Set, issuer, client string, x *Expect, now time.Time) (map[string]any, error) {
 	if t.Issuer != issuer {
-		return nil, fault(WrongIssuer, "the answer is another issuer's")
+		return nil, fault(WrongIssuer, "the answer is another issuer's: iss is "+shown(t.Issuer))
 	}
 	made, there, ok := t.Date("iat")
 	switch {

@@ -6,6 +6,7 @@ package jwt
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -41,6 +42,32 @@ const (
 )
 
 func fault(k Kind, text string) error { return &Fault{k, text} }
+
+// What a token says is shown to the operator, who has to compare it: no more
+// than this of it, and printable.
+const (
+	maxShown = 64 // characters of a text
+	maxMany  = 4  // texts of a list
+)
+
+// shown writes a text that came with a token.
+func shown(s string) string { return fmt.Sprintf("%.*q", maxShown, s) }
+
+// Shown writes the texts of a list, as far as there is room.
+func Shown(list []string) string {
+	var b strings.Builder
+	for i, s := range list {
+		if i == maxMany {
+			fmt.Fprintf(&b, " and %d more", len(list)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(shown(s))
+	}
+	return b.String()
+}
 
 // MaxLength bounds a token before anything is read of it.
 const MaxLength = 16 << 10
@@ -149,14 +176,14 @@ var defaultTypes = []string{"", "jwt", "at+jwt", "application/at+jwt", "applicat
 // Verify checks signature and claims, and returns when the token expires.
 func (t *Token) Verify(keys *Set, x *Expect, now time.Time) (expires time.Time, err error) {
 	if x.Algorithms != nil && !slices.Contains(x.Algorithms, t.Alg) {
-		return expires, fault(BadAlgorithm, "the issuer's algorithms do not include the token's")
+		return expires, fault(BadAlgorithm, "the issuer's algorithms do not include the token's: "+shown(t.Alg)+"; accepted are "+strings.Join(x.Algorithms, ", "))
 	}
 	key, err := keys.find(t)
 	if err != nil {
 		return expires, err
 	}
 	if !key.verify(t) {
-		return expires, fault(BadSignature, "signature is wrong")
+		return expires, fault(BadSignature, "signature is wrong: not made by the issuer's key "+shown(key.id)+", or the token was changed")
 	}
 	return t.check(x, now)
 }
@@ -167,7 +194,7 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 		types = defaultTypes
 	}
 	if !slices.Contains(types, strings.ToLower(t.Typ)) {
-		return expires, fault(WrongType, "token has a type that is not accepted")
+		return expires, fault(WrongType, "token has a type that is not accepted: typ is "+shown(t.Typ)+"; accepted are "+Shown(types))
 	}
 	expires, there, ok := t.Date("exp")
 	switch {
@@ -176,7 +203,7 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 	case !there:
 		return expires, fault(MissingClaim, "token has no exp")
 	case !now.Before(expires.Add(x.Leeway)):
-		return expires, fault(Expired, "token has expired")
+		return expires, fault(Expired, "token has expired: exp is "+dated(expires, now)+", with a leeway of "+x.Leeway.String())
 	}
 	for _, claim := range []string{"nbf", "iat"} {
 		at, there, ok := t.Date(claim)
@@ -184,13 +211,23 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 			return expires, fault(Malformed, claim+" is not a date")
 		}
 		if there && now.Add(x.Leeway).Before(at) {
-			return expires, fault(NotYetValid, claim+" is in the future")
+			return expires, fault(NotYetValid, claim+" is in the future: "+dated(at, now)+", with a leeway of "+x.Leeway.String())
 		}
 	}
 	if x.Audience != nil && !t.meantFor(x.Audience) {
-		return expires, fault(WrongAudience, "token is for another audience")
+		return expires, fault(WrongAudience, "token is for another audience: "+t.audience()+"; accepted is "+Shown(x.Audience))
 	}
 	return expires, nil
+}
+
+// dated writes a date of a token, and how far that is from now: most often it is
+// a clock that is wrong.
+func dated(at, now time.Time) string {
+	away, word := at.Sub(now), "ahead of this clock"
+	if away < 0 {
+		away, word = -away, "ago by this clock"
+	}
+	return at.UTC().Format(time.RFC3339) + ", " + away.Round(time.Second).String() + " " + word
 }
 
 // CheckAnswer checks what an issuer says of a token that it was asked about (RFC
@@ -198,7 +235,7 @@ func (t *Token) check(x *Expect, now time.Time) (expires time.Time, err error) {
 // and when it expires, which is then the zero time.
 func CheckAnswer(claims map[string]any, issuer string, x *Expect, now time.Time) (expires time.Time, err error) {
 	if iss, there := claims["iss"]; there && iss != issuer {
-		return expires, fault(WrongIssuer, "the token is another issuer's")
+		return expires, fault(WrongIssuer, "the token is another issuer's: the answer says "+shown(fmt.Sprint(iss))+", and not "+shown(issuer))
 	}
 	if isNoAccess(claims) {
 		return expires, fault(WrongType, "the token is no access token")
@@ -243,6 +280,27 @@ func (t *Token) Date(claim string) (at time.Time, there, ok bool) {
 	}
 	whole, part := math.Modf(f)
 	return time.Unix(int64(whole), int64(part*1e9)), true, true
+}
+
+// audience writes aud for the operator.
+func (t *Token) audience() string {
+	switch aud := t.Claims["aud"].(type) {
+	case nil:
+		return "it has no aud"
+	case string:
+		return "aud is " + shown(aud)
+	case []any:
+		texts := make([]string, 0, len(aud))
+		for _, a := range aud {
+			if s, ok := a.(string); ok {
+				texts = append(texts, s)
+			}
+		}
+		if len(texts) > 0 {
+			return "aud is " + Shown(texts)
+		}
+	}
+	return "its aud names nobody"
 }
 
 // meantFor reads aud, which is one text or a list of them.

@@ -319,3 +319,58 @@ func BenchmarkFirstSight(b *testing.B) {
 		})
 	}
 }
+
+// TestParseSetSaysWhere: a file of keys that is of no use is told by line and key.
+func TestParseSetSaysWhere(t *testing.T) {
+	for _, c := range []struct{ name, file, says string }{
+		{"a comma too many", "{\n  \"keys\": [\n    {\"kty\": \"EC\",}\n  ]\n}", "reading key set: line 3: "},
+		{"PEM", "\n-----BEGIN PUBLIC KEY-----\n", "this is PEM; a JSON Web Key Set is expected"},
+		{"a list", "[]", "an object with the member keys is expected"},
+		{"no list of keys", "{\n\"keys\": {}}", "line 2: keys is not a list"},
+		{"no keys", `{"keys": []}`, ": it is empty"},
+		{"a key of a kind that nobody knows", "{\n\"keys\": [\n\n{\"kty\": \"XX\"}]}", "key 1 in line 4: "},
+		{"a key that lacks something", "{\"keys\": [\n{\"kty\": \"oct\", \"k\": \"aHVudGVyMg\", \"kid\": \"a\"},\n{\"kty\": \"EC\", \"crv\": \"P-256\"}]}", "key 1 in line 2 (kid \"a\"): "},
+		{"the second of them", "{\"keys\": [\n{\"kty\": \"oct\", \"k\": \"aHVudGVyMg\"},\n{\"kty\": \"EC\", \"crv\": \"P-256\"}]}", "key 2 in line 3: "},
+		{"keys for something else", `{"keys": [{"kty": "OKP", "crv": "Ed25519", "use": "enc", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}`, "1 keys are not for verifying signatures"},
+		{"many of them", `{"keys": [` + strings.Repeat(`{"kty":"XX"},`, 9) + `{"kty":"XX"}]}`, "6 more"},
+	} {
+		_, _, err := ParseSet([]byte(c.file))
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "aHVudGVyMg") || strings.ContainsAny(err.Error(), "\n\t") {
+			t.Errorf("%s: %v; want %q", c.name, err, c.says)
+		}
+	}
+}
+
+// TestFaultsSayWhatIsThere: the operator sees both sides of what does not fit, as
+// far as it is printable and short.
+func TestFaultsSayWhatIsThere(t *testing.T) {
+	s := signers(t)[1]
+	set := s.set(t, nil)
+	many := []any{"a", "b", "c", "d", "e", "f"}
+	for _, c := range []struct {
+		name   string
+		change func(*Token)
+		expect Expect
+		want   string
+	}{
+		{"one audience", func(t *Token) { t.Claims["aud"] = "billing" }, *expect, `token is for another audience: aud is "billing"; accepted is "orders-api"`},
+		{"several", func(t *Token) { t.Claims["aud"] = many }, *expect, `aud is "a", "b", "c", "d" and 2 more; accepted`},
+		{"none", func(t *Token) { delete(t.Claims, "aud") }, *expect, "it has no aud; accepted"},
+		{"numbers", func(t *Token) { t.Claims["aud"] = []any{json.Number("1")} }, *expect, "its aud names nobody"},
+		{"a long one with escapes", func(t *Token) { t.Claims["aud"] = "\x1b[2J\n" + strings.Repeat("x", 1000) }, *expect, `"\x1b[2J\n` + strings.Repeat("x", 59) + `"; accepted`},
+		{"a type", func(t *Token) { t.Typ = "id+jwt" }, *expect, `typ is "id+jwt"; accepted are "", "jwt", "at+jwt"`},
+		{"a key", func(t *Token) { t.Kid = "k2" }, *expect, `no key has the token's kid "k2"; the issuer's are "k1"`},
+		{"an algorithm", func(t *Token) { t.Alg = "HS256" }, *expect, `algorithm is not accepted: "HS256"`},
+		{"an algorithm that is not the key's", func(t *Token) { t.Alg = "RS256" }, *expect, `alg is "RS256", and the key "k1" is for ES256`},
+		{"an algorithm that is not the issuer's", func(*Token) {}, Expect{Algorithms: []string{"RS256", "PS256"}}, `"ES256"; accepted are RS256, PS256`},
+	} {
+		tok, err := Parse(s.token(s.alg))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.change(tok)
+		if _, err = tok.Verify(set, &c.expect, t0); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v; want %s", c.name, err, c.want)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -8,10 +9,13 @@ import (
 	"crypto/rsa"
 	_ "crypto/sha256" // the hashes of the algorithms
 	_ "crypto/sha512"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/lestrrat-go/jwx/v2/jwk"
 )
@@ -52,29 +56,39 @@ type Set struct {
 func (s *Set) Len() int { return len(s.keys) }
 
 // ParseSet reads a JSON Web Key Set (RFC 7517) by our key policy. Keys that are
-// not for verifying signatures are left out; keys that are weak or ambiguous
-// are named in skipped, and nothing they signed is accepted.
+// not for verifying signatures are left out; keys that are weak, ambiguous or
+// cannot be read are named in skipped, and nothing they signed is accepted.
 func ParseSet(data []byte) (set *Set, skipped []string, err error) {
-	parsed, err := jwk.Parse(data, jwk.WithIgnoreParseError(true))
+	written, err := split(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading key set: %w", err)
 	}
 	set = &Set{byID: make(map[string]*Key)}
 	twice := map[string]bool{}
-	for i := range parsed.Len() {
-		k, _ := parsed.Key(i)
+	others := 0
+	for i, w := range written {
+		name := fmt.Sprintf("key %d", i+1)
+		if w.line > 0 {
+			name += fmt.Sprintf(" in line %d", w.line)
+		}
+		k, err := jwk.ParseKey(w.raw)
+		if err != nil {
+			skipped = append(skipped, fmt.Sprintf("%s: %.200s", name, printable(err)))
+			continue
+		}
 		key, err := readKey(k)
 		if err != nil {
-			skipped = append(skipped, fmt.Sprintf("key %d (kid %.64q): %v", i+1, k.KeyID(), err))
+			skipped = append(skipped, fmt.Sprintf("%s (kid %.64q): %v", name, k.KeyID(), err))
 			continue
 		}
 		if key == nil {
+			others++
 			continue
 		}
 		if key.id != "" {
 			if set.byID[key.id] != nil || twice[key.id] {
 				twice[key.id] = true
-				skipped = append(skipped, fmt.Sprintf("kid %.64q occurs twice", key.id))
+				skipped = append(skipped, fmt.Sprintf("%s: kid %.64q occurs twice", name, key.id))
 				continue
 			}
 			set.byID[key.id] = key
@@ -86,9 +100,79 @@ func ParseSet(data []byte) (set *Set, skipped []string, err error) {
 		set.keys = slices.DeleteFunc(set.keys, func(k *Key) bool { return k.id == id })
 	}
 	if len(set.keys) == 0 {
-		return nil, skipped, errors.New("key set has no key that can verify a signature")
+		return nil, skipped, errors.New("key set has no key that can verify a signature" + why(skipped, others, len(written)))
 	}
 	return set, skipped, nil
+}
+
+// why says what became of the keys of a set of which none is left.
+func why(skipped []string, others, all int) string {
+	if all == 0 {
+		return ": it is empty"
+	}
+	parts := slices.Clone(skipped[:min(len(skipped), maxMany)])
+	if more := len(skipped) - len(parts); more > 0 {
+		parts = append(parts, fmt.Sprintf("%d more", more))
+	}
+	if others > 0 {
+		parts = append(parts, fmt.Sprintf("%d keys are not for verifying signatures, by use or key_ops", others))
+	}
+	return ": " + strings.Join(parts, "; ")
+}
+
+// writtenKey is a key as it stands in a set.
+type writtenKey struct {
+	raw  json.RawMessage
+	line int // where it begins, in a set of several lines
+}
+
+// split finds the keys of a set, or takes a document as the one key that it is.
+// Its errors name the line.
+func split(data []byte) (keys []writtenKey, err error) {
+	if bytes.HasPrefix(bytes.TrimSpace(data), []byte("-----BEGIN")) {
+		return nil, errors.New("this is PEM; a JSON Web Key Set is expected")
+	}
+	lineAt := func(offset int64) int {
+		return 1 + bytes.Count(data[:min(max(int(offset), 0), len(data))], []byte("\n"))
+	}
+	var doc map[string]json.RawMessage
+	if err := json.Unmarshal(data, &doc); err != nil {
+		if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+			return nil, fmt.Errorf("line %d: %w", lineAt(bad.Offset), err)
+		}
+		return nil, errors.New("an object with the member keys is expected")
+	}
+	member, there := doc["keys"]
+	if !there {
+		return []writtenKey{{raw: data}}, nil
+	}
+	several := bytes.Contains(bytes.TrimSpace(data), []byte("\n"))
+	base := int64(bytes.LastIndex(data, member)) // of members of one name the last counts
+	dec := json.NewDecoder(bytes.NewReader(member))
+	if tok, err := dec.Token(); err != nil || tok != json.Delim('[') {
+		return nil, fmt.Errorf("line %d: keys is not a list", lineAt(base))
+	}
+	for dec.More() {
+		var w writtenKey
+		if err := dec.Decode(&w.raw); err != nil {
+			return nil, err
+		}
+		if several {
+			w.line = lineAt(base + dec.InputOffset() - int64(len(w.raw)))
+		}
+		keys = append(keys, w)
+	}
+	return keys, nil
+}
+
+// printable is an error of the library on one line.
+func printable(err error) string {
+	return strings.Map(func(r rune) rune {
+		if !strconv.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, err.Error())
 }
 
 func readKey(k jwk.Key) (*Key, error) {
@@ -168,15 +252,15 @@ func (s *Set) Equal(other *Set) bool {
 // says which algorithms it takes; the token does not.
 func (s *Set) find(t *Token) (*Key, error) {
 	if _, known := algorithms[t.Alg]; !known {
-		return nil, fault(BadAlgorithm, "algorithm is not accepted")
+		return nil, fault(BadAlgorithm, "algorithm is not accepted: "+shown(t.Alg))
 	}
 	if t.Kid != "" {
 		key := s.byID[t.Kid]
 		if key == nil {
-			return nil, fault(UnknownKey, "no key has the token's kid")
+			return nil, fault(UnknownKey, "no key has the token's kid "+shown(t.Kid)+"; the issuer's are "+s.ids())
 		}
 		if !slices.Contains(key.algs, t.Alg) {
-			return nil, fault(BadAlgorithm, "algorithm does not fit the key")
+			return nil, fault(BadAlgorithm, "algorithm does not fit the key: alg is "+shown(t.Alg)+", and the key "+shown(t.Kid)+" is for "+strings.Join(key.algs, ", "))
 		}
 		return key, nil
 	}
@@ -190,9 +274,18 @@ func (s *Set) find(t *Token) (*Key, error) {
 		}
 	}
 	if only == nil {
-		return nil, fault(BadAlgorithm, "no key fits the token's algorithm")
+		return nil, fault(BadAlgorithm, "no key fits the token's algorithm "+shown(t.Alg))
 	}
 	return only, nil
+}
+
+// ids names the keys for the operator.
+func (s *Set) ids() string {
+	all := make([]string, len(s.keys))
+	for i, k := range s.keys {
+		all[i] = k.id
+	}
+	return Shown(all)
 }
 
 // verify checks the signature by the algorithm that find has allowed.

@@ -6,6 +6,7 @@ package keyset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -190,7 +191,7 @@ func (s *Source) wait(ctx context.Context, a *attempt) (*jwt.Set, error) {
 		return h.set, nil
 	}
 	if err := s.Err(); err != nil {
-		return nil, errors.Join(ErrAway, err)
+		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
-	return nil, ErrAway
+	return nil, fmt.Errorf("%w: they have not come within %v", ErrAway, patience)
 }

@@ -24,10 +24,19 @@ const (
 	freshFor  = 10 * time.Minute
 )
 
-// Refused means that the provider has answered, with a no.
-type Refused struct{ Code string }
+// Refused means that the provider has answered, with a no, or with a token that is
+// not good.
+type Refused struct {
+	Code string // what it says
+	Err  error  // what is wrong with its token; nil if it gave none
+}
 
-func (r *Refused) Error() string { return fmt.Sprintf("the issuer refuses: %.64q", r.Code) }
+func (r *Refused) Error() string {
+	if r.Err != nil {
+		return "the issuer's token is not good: " + r.Err.Error()
+	}
+	return fmt.Sprintf("the issuer refuses: %.64q", r.Code)
+}
 
 // Endpoints are where a provider is asked what.
 type Endpoints struct {
@@ -161,7 +170,7 @@ func read(status int, data []byte) (*Tokens, error) {
 	err := json.Unmarshal(data, &answer)
 	switch {
 	case (status == http.StatusBadRequest || status == http.StatusUnauthorized || status == http.StatusForbidden) && err == nil && answer.Error != "" && !ask.Ours(answer.Error):
-		return nil, &Refused{answer.Error}
+		return nil, &Refused{Code: answer.Error}
 	case status != http.StatusOK:
 		return nil, ask.Status("the token endpoint", status, answer.Error)
 	case err != nil || answer.Access == "" || !strings.EqualFold(answer.Type, "bearer"):

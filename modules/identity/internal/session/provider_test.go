@@ -69,7 +69,7 @@ func TestRenewWhileAway(t *testing.T) {
 			t.Errorf("asked %d times in 20 seconds", asked)
 		}
 		time.Sleep(30 * time.Second)
-		answer, asked = &Refused{"invalid_grant"}, 0
+		answer, asked = &Refused{Code: "invalid_grant"}, 0
 		for i := range 10 {
 			_, err := n.Renew(t.Context(), &Session{ID: "z", Gen: i / 5, Refresh: "r"}, time.Now(), question)
 			if _, no := errors.AsType[*Refused](err); !no {
