@@ -449,7 +449,7 @@ func TestClusterBadConfig(t *testing.T) {
 		{`{"url":"http://localhost"}`, "url cannot be read"},
 		{`{"url":"redis://user:secret@localhost"}`, "take the password out of url"},
 		{`{"url":"redis://localhost","password":"secret"}`, "write the password as {env.NAME}"},
-		{`{"url":"redis://localhost","password":"{env.NO_SUCH_PASSWORD}"}`, "password: a placeholder is empty or not known"},
+		{`{"url":"redis://localhost","password":"{env.NO_SUCH_PASSWORD}"}`, "password: {env.NO_SUCH_PASSWORD}: the environment has no variable of that name"},
 		{`{"url":"redis://localhost","timeout":"5s"}`, "timeout must be between 1ms and 1s"},
 		{`{"url":"redis://localhost","nodes":-1}`, "nodes must be at least 1"},
 	} {

@@ -100,15 +100,14 @@ func (a *App) option() (option rueidis.ClientOption, err error) {
 	if a.URL == "" {
 		return option, errors.New("url is required")
 	}
-	repl := caddy.NewReplacer()
-	if a.key.url, err = repl.ReplaceOrErr(a.URL, true, true); err != nil {
-		return option, errors.New("url: a placeholder is empty or not known")
+	if a.key.url, err = parse.Resolve("url", a.URL); err != nil {
+		return option, err
 	}
-	if a.key.username, err = repl.ReplaceOrErr(a.Username, true, true); err != nil {
-		return option, fmt.Errorf("username: %w", err)
+	if a.key.username, err = parse.Resolve("username", a.Username); err != nil {
+		return option, err
 	}
-	if a.key.password, err = repl.ReplaceOrErr(a.Password, true, true); err != nil {
-		return option, errors.New("password: a placeholder is empty or not known")
+	if a.key.password, err = parse.Resolve("password", a.Password); err != nil {
+		return option, err
 	}
 	option, err = rueidis.ParseURL(a.key.url)
 	if err != nil {

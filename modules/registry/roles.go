@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
+
+	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 )
 
 // Role is what somebody may do over the admin API: for each verb the kinds it
@@ -152,15 +154,15 @@ func (a *App) openRoles() error {
 	known := map[[sha256.Size]byte]string{}
 	for _, o := range a.Operators {
 		for _, by := range []struct {
-			word string
-			sum  *[sha256.Size]byte
-		}{{o.Token, &o.token}, {o.Certificate, &o.certificate}} {
+			option, word string
+			sum          *[sha256.Size]byte
+		}{{"token", o.Token, &o.token}, {"certificate", o.Certificate, &o.certificate}} {
 			if by.word == "" {
 				continue
 			}
-			word, err := caddy.NewReplacer().ReplaceOrErr(by.word, true, true)
+			word, err := parse.Resolve(by.option, by.word)
 			if err != nil {
-				return fmt.Errorf("operator %q: a placeholder is empty or not known", o.Name)
+				return fmt.Errorf("operator %q: %w", o.Name, err)
 			}
 			// What was written may be the token itself: it is not repeated.
 			sum, err := hex.DecodeString(strings.ToLower(strings.TrimSpace(word)))
