@@ -121,7 +121,7 @@ func TestAPILeavesOneLogEntryPerRequest(t *testing.T) {
 		t.Errorf("denied: %v", e)
 	}
 	stages, _ := e["stages"].([]any)
-	if len(stages) != 1 || !strings.Contains(fmt.Sprint(stages[0]), "rule:admin") {
+	if len(stages) != 1 || !strings.Contains(fmt.Sprint(stages[0]), "rule:role admin") {
 		t.Errorf("stages: %v", stages)
 	}
 

@@ -121,7 +121,7 @@ func TestPrivateKeyJWT(t *testing.T) {
 
 	// A file that is no key is an error of the configuration, without its content.
 	gw.write(t, "client.pem", "hunter2")
-	if err := gw.load(globals(""), site); err == nil || !strings.Contains(err.Error(), "client.pem: neither PEM nor a JWK") || strings.Contains(err.Error(), "hunter2") {
+	if err := gw.load(globals(""), site); err == nil || !strings.Contains(err.Error(), "client.pem\": it is neither PEM nor a JWK") || strings.Contains(err.Error(), "hunter2") {
 		t.Errorf("no key: %v", err)
 	}
 	if text := gw.ask(t, "/config/") + gw.log(t); strings.Contains(text, "PRIVATE KEY-----") || strings.Contains(text, "client_assertion=") {
