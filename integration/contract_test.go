@@ -44,6 +44,45 @@ components:
       properties: {sku: {type: string}, n: {type: number, maximum: 5}, parent: {$ref: "#/components/schemas/Order"}}
 `
 
+// TestOneOperation: a request is not let through as an operation that a backend
+// may take for another.
+func TestOneOperation(t *testing.T) {
+	b := newBackend(t, nil)
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"ci","sha256":"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08","scopes":["read"]}]`)
+	gw.write(t, "api.yaml", `openapi: 3.1.0
+info: {title: t, version: "1"}
+paths:
+  /orders/{id}: {get: {operationId: one, security: [{key: [read]}], responses: {}}}
+  /orders/{id}/refund: {get: {operationId: refund, security: [{key: [admin]}], responses: {}}}
+  /orders/export: {get: {operationId: export, security: [{key: [admin]}], responses: {}}}
+components: {securitySchemes: {key: {type: apiKey, in: header, name: X-Api-Key}}}
+`)
+	for _, tc := range []struct {
+		block, path string
+		status      int
+	}{
+		{"", "/orders/1", 200},
+		{"", "/orders/1/refund", 403},
+		{"", "/orders/1%2frefund", 404},
+		{"", "/orders/1%5Crefund", 404},
+		{"encoded_slash", "/orders/1%2frefund", 200},
+		{"", "/orders/export", 403},
+		{"", "/orders/EXPORT", 404},
+		{"", "/orders/export;x=1", 404},
+		{"", "/orders/Export.json", 404},
+		{"", "/orders/exported", 200},
+		{"mode shadow", "/orders/EXPORT", 200},
+	} {
+		if err := gw.load("identity {\nkeys keys.json\n}", "api demo {\nidentity {\nkeys\n}\ncontract api.yaml {\n"+tc.block+"\n}\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+			t.Fatal(err)
+		}
+		if a := gw.get(t, tc.path, http.Header{"X-Api-Key": {"test"}}); a.status != tc.status || tc.status == 404 && a.reason() != "contract.unknown_path" {
+			t.Errorf("%q %s: %d %s", tc.block, tc.path, a.status, a.body)
+		}
+	}
+}
+
 // TestUnknownQuery: what the contract does not name is refused where that is asked
 // for, and passes otherwise.
 func TestUnknownQuery(t *testing.T) {

@@ -28,6 +28,7 @@ func init() {
 //
 //	contract [<matcher>] <openapi file> {
 //	    base_path     <path>
+//	    encoded_slash
 //	    max_body      <size>
 //	    mode          enforce|shadow|off
 //	    input_mode    enforce|shadow|off
@@ -62,6 +63,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			if err = parse.Text(d, &h.BasePath); err == nil && !strings.HasPrefix(h.BasePath, "/") {
 				err = d.Errf("base_path %q does not begin with a slash", h.BasePath)
 			}
+		case opt == "encoded_slash" && h.File != "":
+			err = parse.Flag(d, &h.EncodedSlash)
 		case opt == "max_body":
 			err = parse.Size(d, &h.MaxBody)
 		case opt == "mode" && h.File != "":
@@ -75,7 +78,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case opt == "responses" && h.File != "":
 			err = h.parseResponses(d)
 		default:
-			known := []string{"base_path", "max_body", "mode", "input_mode", "unknown_query", "responses"}
+			known := []string{"base_path", "encoded_slash", "max_body", "mode", "input_mode", "unknown_query", "responses"}
 			if h.Schema != "" {
 				known = []string{"max_body", "input_mode"}
 			}

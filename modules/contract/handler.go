@@ -59,7 +59,7 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 			continue
 		}
 		var buf [8]route.Match
-		op, found, allow, result := h.contract.router.Find(r.Method, rest, buf[:0])
+		op, found, allow, result := h.contract.router.Find(r.Method, rest, h.EncodedSlash, buf[:0])
 		switch result {
 		case route.NoPath:
 			continue

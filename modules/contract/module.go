@@ -33,6 +33,12 @@ type Handler struct {
 	// The path in front of the document's. Default: those of its servers.
 	BasePath string `json:"base_path,omitempty"`
 
+	// Lets a path parameter have an encoded slash or backslash in its value.
+	// Many backends decode a path before they route it: with `/orders/{id}` and
+	// `/orders/{id}/refund`, they take `/orders/1%2Frefund` for the second.
+	// Default: false, such a path is unknown.
+	EncodedSlash bool `json:"encoded_slash,omitempty"`
+
 	// How many bytes a body that is validated may have. Default: 1048576.
 	MaxBody int64 `json:"max_body,omitempty"`
 
@@ -131,6 +137,9 @@ func (h *Handler) Validate() error {
 	}
 	if h.UnknownQuery != "pass" && h.UnknownQuery != "refuse" {
 		return fmt.Errorf("unrecognized unknown_query %q; expected refuse or pass", h.UnknownQuery)
+	}
+	if h.Schema != "" && h.EncodedSlash {
+		return errors.New("contract: a schema says nothing of paths")
 	}
 	if h.Schema != "" && h.UnknownQuery == "refuse" {
 		return errors.New("contract: a schema says nothing of queries")

@@ -21,13 +21,14 @@ func init() {
 	})
 }
 
-var options = []string{"path", "encoded_slash", "max_url", "max_query", "max_headers", "max_body", "content_types", "json", "shadow", "off", "mode"}
+var options = []string{"path", "encoded_slash", "semicolon", "max_url", "max_query", "max_headers", "max_body", "content_types", "json", "shadow", "off", "mode"}
 
 // UnmarshalCaddyfile sets up the handler from Caddyfile tokens. Syntax:
 //
 //	guard [<matcher>] {
 //	    path          canonicalize|refuse
 //	    encoded_slash
+//	    semicolon
 //	    max_url       <size>
 //	    max_query     <count>
 //	    max_headers   <count>
@@ -52,6 +53,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 			}
 		case "encoded_slash":
 			err = parse.Flag(d, &h.EncodedSlash)
+		case "semicolon":
+			err = parse.Flag(d, &h.Semicolon)
 		case "max_url":
 			var n int64
 			err = parse.Size(d, &n)

@@ -107,6 +107,8 @@ func TestChecks(t *testing.T) {
 		{"a plain request", "", httptest.NewRequest(http.MethodGet, "/a?b=c", nil), gate.None},
 		{"an encoded slash", "", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.GuardPath},
 		{"an encoded slash that is data", "encoded_slash", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
+		{"a parameter in the path", "", httptest.NewRequest(http.MethodGet, "/admin;x/users", nil), gate.GuardPath},
+		{"a semicolon that may be there", "semicolon", httptest.NewRequest(http.MethodGet, "/admin;x/users", nil), gate.None},
 		{"dot segments, refused", "path refuse", httptest.NewRequest(http.MethodGet, "/a/%2e%2e/b", nil), gate.GuardPath},
 		{"OPTIONS *", "", httptest.NewRequest(http.MethodOptions, "*", nil), gate.None},
 		{"a long URL", "max_url 16B", httptest.NewRequest(http.MethodGet, "/?q=0123456789abcdef", nil), gate.GuardURL},

@@ -65,7 +65,7 @@ func (h *Handler) path(_ *gate.Exchange, r *http.Request, enforce bool) *gate.De
 	if sent == "*" && r.Method == http.MethodOptions {
 		return nil // RFC 9112, section 3.2.4
 	}
-	canonical, fault := canon.Path(sent, h.EncodedSlash)
+	canonical, fault := canon.Path(sent, h.EncodedSlash, h.Semicolon)
 	switch {
 	case fault != "":
 		return &gate.Denial{Reason: gate.GuardPath, Detail: "The path has " + fault + "."}

@@ -22,13 +22,18 @@ type Handler struct {
 	// What happens to a path that is not in its canonical form (RFC 3986,
 	// section 6.2.2): `canonicalize` rewrites it, `refuse` answers 400. A path
 	// that has no canonical form, because of an encoded slash or backslash, a
-	// control character, an encoding inside an encoding, or bytes that are not
+	// semicolon, a control character, an encoding inside an encoding, or bytes that are not
 	// UTF-8, is refused by both. Default: `canonicalize`.
 	Path string `json:"path,omitempty"`
 
 	// Lets `%2F` stand for a slash that is data. Backends differ in what they
 	// make of it. Default: false.
 	EncodedSlash bool `json:"encoded_slash,omitempty"`
+
+	// Lets a semicolon stand in a path. Some servers take what is behind it off
+	// before they route (RFC 3986, section 3.3), others do not: with
+	// `/admin;x/users`, matchers and backend may see two paths. Default: false.
+	Semicolon bool `json:"semicolon,omitempty"`
 
 	// The longest URL, path and query, in bytes. Default: 8192.
 	MaxURL int `json:"max_url,omitempty"`

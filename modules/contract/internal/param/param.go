@@ -147,7 +147,7 @@ func Query(p *openapi.Param, s *Shape, query url.Values) (v any, present, twice 
 	if !ok {
 		return nil, false, false
 	}
-	if s.is("array") && p.Explode && p.Style != "spaceDelimited" && p.Style != "pipeDelimited" || s.is("array") && len(values) > 1 {
+	if s.is("array") && p.Explode && p.Style != "spaceDelimited" && p.Style != "pipeDelimited" || s.is("array") && p.Explode && len(values) > 1 {
 		return list(values, s), true, false
 	}
 	separator := ","

@@ -54,6 +54,7 @@ func TestStyles(t *testing.T) {
 		{"twice", "p=5&p=6", "form", true, integer, n("5"), true, true},
 		{"a list, exploded", "p=1&p=2", "form", true, integers, []any{n("1"), n("2")}, true, false},
 		{"a list in one", "p=1,2", "form", false, integers, []any{n("1"), n("2")}, true, false},
+		{"two lists in one", "p=1,2&p=3,4", "form", false, integers, []any{n("1"), n("2")}, true, true},
 		{"a list by pipes", "p=1|2", "pipeDelimited", false, integers, []any{n("1"), n("2")}, true, false},
 		{"a list by spaces", "p=1%202", "spaceDelimited", false, integers, []any{n("1"), n("2")}, true, false},
 		{"an object, exploded", "a=1&b=x&c=y", "form", true, object, map[string]any{"a": n("1"), "b": "x"}, true, false},

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,6 +63,34 @@ func Compile(text string) (*Pattern, error) {
 	}
 	known[text] = p
 	return p, nil
+}
+
+// maxValid bounds a pattern that a stranger sends.
+const maxValid = 4 << 10
+
+// Valid reports whether a text is a pattern, for who does not need it. Nothing is
+// compiled, nor kept: a compiled pattern may take a thousand times what its
+// text does. One of more than 4 KiB is none.
+func Valid(text string) bool {
+	if len(text) > maxValid {
+		return false
+	}
+	s := &scanner{rest: text, length: len(text), hat: strings.HasPrefix(text, "^")}
+	if atom, _, _, ok := s.whole(); ok {
+		_, err := syntax.Parse(atom, syntax.Perl)
+		return err == nil
+	}
+	plain, err := s.group(0, false)
+	if err != nil {
+		return false
+	}
+	for _, l := range s.looks {
+		if _, err := syntax.Parse(l.text, syntax.Perl); err != nil {
+			return false
+		}
+	}
+	_, err = syntax.Parse(plain, syntax.Perl)
+	return err == nil
 }
 
 func compilePattern(text string) (*Pattern, error) {

@@ -39,6 +39,9 @@ func TestMatch(t *testing.T) {
 		{`^\(\?!$`, []string{"(?!"}, []string{""}},
 		{`^(?i)(?!ab)[a-z]+$`, []string{"BA"}, []string{"A1", "AB", "aBc"}},
 	} {
+		if !Valid(c.pattern) {
+			t.Errorf("%s is none", c.pattern)
+		}
 		p, err := Compile(c.pattern)
 		if err != nil {
 			t.Errorf("%s: %v", c.pattern, err)
@@ -75,6 +78,25 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// TestValid: what strangers send is read and forgotten, however much memory it
+// would take to match by it.
+func TestValid(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "a": true, "[a": false, "(?=a": false, "(?=[a)": false, `(.)\1`: false, "(?=a)b": true, strings.Repeat("a", 4097): false} {
+		if Valid(text) != want {
+			t.Errorf("%.20q: %v", text, !want)
+		}
+	}
+	heavy := strings.Repeat("([b-z1]{1,1000})", 250)
+	kept := len(known)
+	if n := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			Valid(heavy)
+		}
+	}).AllocedBytesPerOp(); n > 1<<20 || len(known) != kept {
+		t.Errorf("%d bytes for a look at a pattern of %d, and %d are kept", n, len(heavy), len(known)-kept)
+	}
+}
+
 // TestLinear is what stands between a client and a busy core.
 func TestLinear(t *testing.T) {
 	p, err := Compile(`^(?=(a+)+$)(?!.*(b+)+c)(a|aa)+$`)
@@ -105,6 +127,9 @@ func FuzzPlain(f *testing.F) {
 		p, err := Compile(text)
 		if err != nil {
 			return
+		}
+		if !Valid(text) {
+			t.Fatalf("%q compiles, and is said to be no pattern", text)
 		}
 		plain, ok := p.Plain()
 		if !ok || strings.Contains(text, "(?") {

@@ -16,8 +16,15 @@ type Router[V any] struct{ root node[V] }
 
 type node[V any] struct {
 	literals map[string]*node[V]
+	folded   map[string][]literal[V] // the literals, as some servers know them
 	params   []*param[V] // those with more literal text first
 	leaf     *leaf[V]
+}
+
+// literal is a segment without parameters.
+type literal[V any] struct {
+	text string
+	next *node[V]
 }
 
 // param is a segment with one or more parameters, e.g. {id} or {name}.json.
@@ -101,10 +108,11 @@ func (n *node[V]) child(seg string) (*node[V], error) {
 			plain = seg // written as it is meant
 		}
 		if n.literals == nil {
-			n.literals = make(map[string]*node[V])
+			n.literals, n.folded = make(map[string]*node[V]), make(map[string][]literal[V])
 		}
 		if n.literals[plain] == nil {
 			n.literals[plain] = new(node[V])
+			n.folded[fold(plain)] = append(n.folded[fold(plain)], literal[V]{plain, n.literals[plain]})
 		}
 		return n.literals[plain], nil
 	}
@@ -159,9 +167,10 @@ const (
 // params. When the path has other methods, allow lists them.
 //
 // Each segment is decoded once, after the path was split: an encoded slash is
-// part of a value and never a border. Dot segments, which a backend may
-// resolve to another path, match nothing.
-func (r *Router[V]) Find(method, path string, params []Match) (v V, _ []Match, allow string, _ Result) {
+// part of a value and never a border. Many servers decode first, and find another
+// path then; so one matches nothing unless slash says that it may be there, and
+// neither do dot segments.
+func (r *Router[V]) Find(method, path string, slash bool, params []Match) (v V, _ []Match, allow string, _ Result) {
 	if !strings.HasPrefix(path, "/") {
 		return v, params, "", NoPath
 	}
@@ -173,7 +182,9 @@ func (r *Router[V]) Find(method, path string, params []Match) (v V, _ []Match, a
 			if err != nil {
 				return v, params, "", NoPath
 			}
-			seg = plain
+			if seg = plain; !slash && strings.ContainsAny(seg, `/\`) {
+				return v, params, "", NoPath
+			}
 		}
 		if seg == "." || seg == ".." {
 			return v, params, "", NoPath
@@ -208,6 +219,13 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 			return l, found
 		}
 	}
+	if len(n.params) > 0 && n.folded != nil {
+		for _, other := range n.folded[fold(segs[0])] {
+			if other.next.mistaken(segs[1:], other.text != segs[0]) {
+				return nil, params
+			}
+		}
+	}
 	for _, p := range n.params {
 		if found, ok := p.match(segs[0], params); ok {
 			if l, all := p.next.find(segs[1:], found); l != nil {
@@ -216,6 +234,26 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 		}
 	}
 	return nil, params
+}
+
+// mistaken reports whether some server may take the path for that of a template
+// that it is not: it would be another operation there, and be let through as the
+// one that takes anything. already tells whether it is another up to here.
+func (n *node[V]) mistaken(segs []string, already bool) bool {
+	if len(segs) == 0 {
+		return already && n.leaf != nil
+	}
+	for _, other := range n.folded[fold(segs[0])] {
+		if other.next.mistaken(segs[1:], already || other.text != segs[0]) {
+			return true
+		}
+	}
+	for _, p := range n.params {
+		if _, ok := p.match(segs[0], nil); ok && p.next.mistaken(segs[1:], already) {
+			return true
+		}
+	}
+	return false
 }
 
 // match takes a segment apart. A parameter is never empty, and ends where the
@@ -248,4 +286,22 @@ func (p *param[V]) match(seg string, params []Match) ([]Match, bool) {
 		seg = seg[end:]
 	}
 	return params, seg == ""
+}
+
+// formats are endings by which clients of some frameworks ask for a content type,
+// and that are no part of the path for them.
+var formats = [...]string{".json", ".xml", ".html", ".csv", ".txt", ".yaml"}
+
+// fold is a segment as a server reads it that makes no difference between capitals
+// and small letters, takes a parameter behind a semicolon off (RFC 3986, section
+// 3.3), or a format.
+func fold(seg string) string {
+	seg, _, _ = strings.Cut(seg, ";")
+	seg = strings.ToLower(seg)
+	for _, f := range formats {
+		if rest, ok := strings.CutSuffix(seg, f); ok {
+			return rest
+		}
+	}
+	return seg
 }

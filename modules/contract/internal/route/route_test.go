@@ -11,7 +11,7 @@ func TestFind(t *testing.T) {
 	var r Router[string]
 	for _, template := range []string{
 		"/", "/orders", "/orders/{id}", "/orders/{id}/items/{item}", "/orders/latest", "/orders/latest/{x}/y",
-		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/", "/100% sure",
+		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/", "/100% sure", "/{any}/posts", "/{any}/{other}/z",
 	} {
 		if err := r.Add("GET", template, template); err != nil {
 			t.Fatal(err)
@@ -24,7 +24,21 @@ func TestFind(t *testing.T) {
 		"/orders/latest":                "/orders/latest",
 		"/orders/latest/items/3":        "/orders/{id}/items/{item} id=latest item=3",
 		"/orders/latest/3/y":            "/orders/latest/{x}/y x=3",
-		"/orders/a%2Fb":                 "/orders/{id} id=a/b",
+		"/orders/a%2Fb":                 "",
+		"/orders/a%5cb":                 "",
+		"/orders/LATEST":                "",
+		"/orders/latest.json":           "",
+		"/orders/Latest;x=1":            "",
+		"/orders/latest;x":              "",
+		"/orders/LATEST/items/3":        "/orders/{id}/items/{item} id=LATEST item=3",
+		"/orders/Latest/3/Y":            "",
+		"/orders/latest/3/Y":            "",
+		"/any/Posts":                    "",
+		"/any/posts":                    "/{any}/posts any=any",
+		"/Users/Posts":                  "",
+		"/users/Posts":                  "/users/{id} id=Posts",
+		"/orders/lateste":               "/orders/{id} id=lateste",
+		"/orders/7.json":                "/orders/{id} id=7.json",
 		"/orders/%2e%2e":                "",
 		"/orders/..":                    "",
 		"/orders/%":                     "",
@@ -46,7 +60,7 @@ func TestFind(t *testing.T) {
 		"/ORDERS":                       "",
 		"/" + strings.Repeat("a/", 500): "",
 	} {
-		v, params, _, result := r.Find("GET", path, nil)
+		v, params, _, result := r.Find("GET", path, false, nil)
 		found := []string{v}
 		for _, p := range params {
 			found = append(found, p.Name+"="+p.Value)
@@ -59,16 +73,19 @@ func TestFind(t *testing.T) {
 			t.Errorf("%s: %q, want %q", path, v, want)
 		}
 	}
-	if _, _, allow, result := r.Find("PUT", "/orders", nil); result != NoMethod || allow != "GET, HEAD" {
+	if v, params, _, _ := r.Find("GET", "/orders/a%2Fb", true, nil); v != "/orders/{id}" || params[0].Value != "a/b" {
+		t.Errorf("an encoded slash that may be there: %q %v", v, params)
+	}
+	if _, _, allow, result := r.Find("PUT", "/orders", false, nil); result != NoMethod || allow != "GET, HEAD" {
 		t.Errorf("PUT: %v %q", result, allow)
 	}
-	if v, _, _, result := r.Find("HEAD", "/orders", nil); result != Found || v != "/orders" {
+	if v, _, _, result := r.Find("HEAD", "/orders", false, nil); result != Found || v != "/orders" {
 		t.Errorf("HEAD: %v %q", result, v)
 	}
 	if err := r.Add("PUT", "/users/{other}", "/users/{other}"); err != nil {
 		t.Error(err) // the same shape for another method
 	}
-	if v, params, _, _ := r.Find("PUT", "/users/5", nil); v != "/users/{other}" || params[0].Name != "other" {
+	if v, params, _, _ := r.Find("PUT", "/users/5", false, nil); v != "/users/{other}" || params[0].Name != "other" {
 		t.Errorf("PUT: %q %v", v, params)
 	}
 	for _, template := range []string{"/users/{other}", "orders", "/x/{a}{b}", "/x/{", "/x/{}"} {
@@ -90,7 +107,7 @@ func FuzzFind(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		template, params, _, result := r.Find("GET", path, nil)
+		template, params, _, result := r.Find("GET", path, false, nil)
 		if result != Found {
 			return
 		}
@@ -128,7 +145,7 @@ func BenchmarkFind(b *testing.B) {
 			var buf [8]Match
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, _, result := r.Find("GET", path, buf[:0]); result != Found {
+				if _, _, _, result := r.Find("GET", path, false, buf[:0]); result != Found {
 					b.Fatal(result)
 				}
 			}

@@ -16,6 +16,7 @@ const (
 	TwiceEncoded = "an encoding inside an encoding"
 	NotUTF8      = "bytes that are not UTF-8"
 	DotParameter = "a dot segment with a parameter"
+	Parameter    = "a semicolon, behind which some see a parameter; as a character it is written %3B"
 	NotAbsolute  = "no leading slash"
 	BadPercent   = "a percent sign without two hexadecimal digits"
 	Semicolon    = "a semicolon, which some take for an ampersand; as a character it is written %3B"
@@ -24,14 +25,17 @@ const (
 // Path returns the canonical form of an escaped path (RFC 3986, section 6.2.2):
 // unreserved characters plain, all else that is encoded in capitals, no dot
 // segments, no empty segments but the last. fault is empty, or says why there
-// is none. With slash, an encoded slash is data and stays as it is. A path that
-// is canonical already costs no allocation.
-func Path(escaped string, slash bool) (path, fault string) {
+// is none. With slash, an encoded slash is data and stays as it is; with semicolon,
+// a semicolon does. A path that is canonical already costs no allocation.
+func Path(escaped string, slash, semicolon bool) (path, fault string) {
 	if escaped == "" || escaped[0] != '/' {
 		return "", NotAbsolute
 	}
 	if plain(escaped) {
 		return escaped, ""
+	}
+	if !semicolon && strings.IndexByte(escaped, ';') >= 0 {
+		return "", Parameter
 	}
 	text, fault := decode(escaped, slash)
 	if fault != "" {

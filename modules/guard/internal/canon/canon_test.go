@@ -28,7 +28,9 @@ func TestPath(t *testing.T) {
 		{"/caf%c3%a9", "/caf%C3%A9", ""},
 		{"/100%25", "/100%25", ""},
 		{"/a%20b", "/a%20b", ""},
-		{"/a;v=1/b", "/a;v=1/b", ""},
+		{"/a;v=1/b", "", Parameter},
+		{"/;x/admin", "", Parameter},
+		{"/admin;x", "", Parameter},
 		{"/%3Ba", "/%3Ba", ""},
 		{"/a%2fb", "", EncodedSlash},
 		{"/a%5cb", "", Backslash},
@@ -38,23 +40,30 @@ func TestPath(t *testing.T) {
 		{"/%252e%252e/b", "", TwiceEncoded},
 		{"/%c0%ae%c0%ae/", "", NotUTF8},
 		{"/%ff", "", NotUTF8},
-		{"/a/..;/b", "", DotParameter},
-		{"/a/%2e.;x=1/b", "", DotParameter},
+		{"/a/..;/b", "", Parameter},
 		{"/a%2", "", BadPercent},
 		{"/a%zz", "", BadPercent},
 		{"", "", NotAbsolute},
 		{"*", "", NotAbsolute},
 		{"orders", "", NotAbsolute},
 	} {
-		if got, fault := Path(c.in, false); got != c.want || fault != c.fault {
+		if got, fault := Path(c.in, false, false); got != c.want || fault != c.fault {
 			t.Errorf("Path(%q) = %q, %q; want %q, %q", c.in, got, fault, c.want, c.fault)
 		}
 	}
-	if got, fault := Path("/a%2fb/../c", true); got != "/c" || fault != "" {
+	if got, fault := Path("/a%2fb/../c", true, false); got != "/c" || fault != "" {
 		t.Errorf("%q %q", got, fault)
 	}
-	if got, fault := Path("/a%2fb", true); got != "/a%2Fb" || fault != "" {
+	if got, fault := Path("/a%2fb", true, false); got != "/a%2Fb" || fault != "" {
 		t.Errorf("%q %q", got, fault)
+	}
+}
+
+func TestPathWithSemicolons(t *testing.T) {
+	for in, want := range map[string]string{"/a;v=1/b": "/a;v=1/b", "/a;v=1/../b;": "/b;", "/a/..;/b": "", "/a/%2e.;x=1/b": ""} {
+		if got, fault := Path(in, false, true); got != want || want == "" && fault != DotParameter {
+			t.Errorf("%q: %q, %q", in, got, fault)
+		}
 	}
 }
 
@@ -74,18 +83,18 @@ func TestQuery(t *testing.T) {
 // cannot improve, and which means no more than the path that was sent.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"/a/../b", "/%2e%2e/", "//x", "/caf%c3%a9", "/a;b", "/100%25", "/%252e"} {
-		f.Add(s, false)
-		f.Add(s, true)
+		f.Add(s, false, false)
+		f.Add(s, true, true)
 	}
-	f.Fuzz(func(t *testing.T, in string, slash bool) {
-		once, fault := Path(in, slash)
+	f.Fuzz(func(t *testing.T, in string, slash, semicolon bool) {
+		once, fault := Path(in, slash, semicolon)
 		if (once == "") == (fault == "") {
 			t.Fatalf("Path(%q) = %q, %q", in, once, fault)
 		}
 		if fault != "" {
 			return
 		}
-		if twice, fault := Path(once, slash); twice != once || fault != "" {
+		if twice, fault := Path(once, slash, semicolon); twice != once || fault != "" {
 			t.Fatalf("Path(%q) = %q, and again %q, %q", in, once, twice, fault)
 		}
 		decoded, err := url.PathUnescape(once)
@@ -105,7 +114,7 @@ func BenchmarkPath(b *testing.B) {
 		b.Run(p, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Path(p, false)
+				Path(p, false, false)
 			}
 		})
 	}
