@@ -178,6 +178,7 @@ func init() { // not in the declaration: a check knows the audit, which lists ch
 		{"GH013", isError, "a require asks for something of callers whom nobody has proven", lostRequires},
 		{"GH014", isError, "callers are to be proven by certificates that nobody verifies", uselessCertificates},
 		{"GH015", isWarning, "live objects can be changed from elsewhere without a token", openRegistry},
+		{"GH016", isWarning, "an API has no guard", noGuard},
 	}
 }
 
@@ -228,6 +229,14 @@ func noFirewall(a *audit) {
 	for _, p := range a.apis {
 		if len(p.handlers["gatehouse_firewall"]) == 0 {
 			a.found(p.line, "api %s has no firewall", p.name)
+		}
+	}
+}
+
+func noGuard(a *audit) {
+	for _, p := range a.apis {
+		if len(p.handlers["gatehouse_guard"]) == 0 {
+			a.found(p.line, "api %s has no guard: a path, query or body that programs read in different ways reaches the backend", p.name)
 		}
 	}
 }

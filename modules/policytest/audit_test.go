@@ -36,6 +36,7 @@ api.example.com {
 		reverse_proxy orders:8080 {
 			header_up Authorization {env.TOKEN}
 		}
+		guard
 	}
 }
 `
@@ -123,6 +124,8 @@ func TestAudit(t *testing.T) {
 		{name: "GH013: in another site", from: "api.example.com {", to: "other.example.com {\n\trequire role admin\n\trespond ok\n}\n\napi.example.com {", want: []string{"error GH013: require role admin"}},
 		{name: "GH013: in a named route behind the identity", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\troute {\n\t\tidentity main\n\t\tinvoke admins\n\t}"},
 		{name: "GH013: in a named route alone", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\tinvoke admins", want: []string{"Caddyfile:17: error GH013: require role admin"}},
+		{name: "GH016: no guard", from: "\t\tguard\n", to: "", want: []string{"Caddyfile:17: warning GH016: api orders has no guard"}},
+		{name: "GH016: one in front", from: "\tapi orders {", to: "\tguard\n\tapi orders {"},
 		{
 			name: "GH014: nobody is asked for a certificate", from: "identity main", to: "identity main {\n\t\t\tmtls\n\t\t}",
 			want: []string{"Caddyfile:20: error GH014: mtls is to prove callers of api.example.com, and its site has no client_auth"},
@@ -198,7 +201,7 @@ func TestAuditAsCaddyLoads(t *testing.T) {
 		status int
 		says   string
 	}{
-		{policytest.AuditOptions{Adapter: "caddyfile", EnvFiles: []string{one, two}}, 0, "15 checks: 0 errors"},
+		{policytest.AuditOptions{Adapter: "caddyfile", EnvFiles: []string{one, two}}, 0, "16 checks: 0 errors"},
 		{policytest.AuditOptions{EnvFiles: []string{two, one}}, 2, "nonsense"},
 		{policytest.AuditOptions{Adapter: "nginx"}, 2, `--adapter: there is no adapter "nginx"`},
 		{policytest.AuditOptions{EnvFiles: []string{filepath.Join(dir, "wrong.env")}}, 2, "wrong.env:2: NAME=value is expected"},

@@ -459,7 +459,7 @@ func TestCommand(t *testing.T) {
 		{"the configuration alone", func(dir string) []string { return []string{"test", "--config", dir + "/Caddyfile"} }, passing, ""},
 		{"no folder", func(dir string) []string { return []string{"test", dir + "/x"} }, passing, "exiting with status 2"},
 		{"a wrong expression", func(dir string) []string { return []string{"test", "--run", "(", dir} }, passing, "exiting with status 2"},
-		{"an audit without findings", func(dir string) []string { return []string{"audit", "-c", dir + "/Caddyfile"} }, passing, ""},
+		{"an audit without findings", func(dir string) []string { return []string{"audit", "-c", dir + "/Caddyfile", "--skip", "GH016"} }, passing, ""},
 		{"an audit with some", func(dir string) []string { return []string{"audit", "-c", dir + "/Caddyfile", "--fail-on", "note"} }, passing, "failed"},
 		{"an audit of nothing", func(dir string) []string { return []string{"audit", "-c", dir + "/x"} }, passing, "exiting with status 2"},
 		{"a misspelt level", func(dir string) []string { return []string{"audit", "-c", dir + "/Caddyfile", "--fail-on", "eror"} }, passing, "exiting with status 2"},
