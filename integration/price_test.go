@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -119,3 +121,40 @@ func (s *sink) Write(p []byte) (int, error) {
 }
 
 func (s *sink) ReadFrom(src io.Reader) (int64, error) { return io.Copy(io.Discard, src) }
+
+// BenchmarkSites is what a hosting provider pays for a site: the time in which a
+// configuration of so many is adapted and takes the place of one of the same, and
+// the memory that each keeps. Contracts, rules and plans are shared.
+func BenchmarkSites(b *testing.B) {
+	for _, n := range []int{100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			iss, gw := newIssuer(b, "k1"), prepare(b)
+			gw.write(b, "jwks.json", iss.jwks())
+			gw.write(b, "api.yaml", fmt.Sprintf(contractDoc, "3.1.0"))
+			globals := "identity {\nissuer main https://id.test {\njwks jwks.json\naudience orders-api\n}\n}\nquota {\nplan free 60/m\n}"
+			live := func() float64 {
+				runtime.GC()
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				return float64(m.HeapAlloc)
+			}
+			src := func(n int) string {
+				var sites strings.Builder
+				for i := range n {
+					fmt.Fprintf(&sites, "http://t%d.test {\nbind unix/%s\nguard\napi a%d {\ncontract api.yaml\nidentity main\nquota per tenant\nfirewall\nreverse_proxy localhost:9\n}\n}\n", i, gw.sock, i)
+				}
+				return gw.caddyfile(globals, "respond ok") + sites.String()
+			}
+			if err := gw.loadFile(src(1)); err != nil {
+				b.Fatal(err)
+			}
+			before := live()
+			for b.Loop() {
+				if err := gw.loadFile(src(n)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric((live()-before)/float64(n)/1024, "KiB/site")
+		})
+	}
+}

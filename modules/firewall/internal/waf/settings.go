@@ -103,12 +103,12 @@ func (s *Settings) Fingerprint() string {
 // Compile makes the rules ready. It takes a tenth of a second and some
 // megabytes with the Core Rule Set, so its result is to be shared.
 func Compile(s *Settings) (*WAF, error) {
-	config := coraza.NewWAFConfig().WithRootFS(coreruleset.FS).WithDirectives(s.directives())
+	config := coraza.NewWAFConfig().WithRootFS(ruleFiles()).WithDirectives(s.directives())
 	for _, src := range s.Rules {
 		if err := check(src); err != nil {
 			return nil, err
 		}
-		config = config.WithDirectives(src.Text)
+		config = config.WithDirectives(quickly(src.Text))
 	}
 	engine, err := coraza.NewWAF(config)
 	if err != nil {
