@@ -218,10 +218,31 @@ func TestAPIKeepsItsWord(t *testing.T) {
 	if got := fmt.Sprint(resp.Header["Set-Cookie"], resp.Header["X-Gatehouse-Subject"]); got != "[theme=dark gatehouse_sessions=mine] []" {
 		t.Errorf("the client is told %s", got)
 	}
-	got, _ := b.got()
-	for name, values := range got.Header {
-		if slices.Contains(values, "for=10.0.0.1") {
-			t.Errorf("the upstream is told %s", name)
+	told := func() (names []string) {
+		got, _ := b.got()
+		for name, values := range got.Header {
+			if slices.Contains(values, "for=10.0.0.1") {
+				names = append(names, name)
+			}
+		}
+		slices.Sort(names)
+		return names
+	}
+	if names := told(); names != nil {
+		t.Errorf("the upstream is told %s", names)
+	}
+	// A proxy that is trusted is believed in what it is known to set, and sends on what it does not know.
+	for option, want := range map[string]string{"": "[]", "proxy_headers X-Real-IP Client-Cert": "[Client-Cert X-Real-Ip]"} {
+		if err := gw.load(option+"\nservers {\ntrusted_proxies_unix\n}", "api demo {\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+			t.Fatal(err)
+		}
+		again := r.Clone(t.Context())
+		if resp, err = gw.client.Do(again); err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if names := fmt.Sprint(told()); names != want {
+			t.Errorf("%s: the upstream is told %s", option, names)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 func init() {
 	httpcaddyfile.RegisterGlobalOption("drain", parseDrain)
 	httpcaddyfile.RegisterGlobalOption("headroom", parseHeadroom)
+	httpcaddyfile.RegisterGlobalOption("proxy_headers", parseProxies)
 	httpcaddyfile.RegisterDirective("api", func(h httpcaddyfile.Helper) ([]httpcaddyfile.ConfigValue, error) {
 		set, err := parse.Matcher(h)
 		if err != nil {
@@ -273,4 +274,24 @@ func parseHeadroom(d *caddyfile.Dispenser, existing any) (any, error) {
 		headroom.Size = size
 	}
 	return httpcaddyfile.App{Name: "gatehouse_headroom", Value: caddyconfig.JSON(headroom, nil)}, nil
+}
+
+// parseProxies reads the global option. Syntax:
+//
+//	proxy_headers <field...>
+func parseProxies(d *caddyfile.Dispenser, existing any) (any, error) {
+	d.Next() // consume the option's name
+	if existing != nil {
+		return nil, d.Err("the proxy_headers option stands twice")
+	}
+	proxies := &Proxies{Headers: d.RemainingArgs()}
+	if len(proxies.Headers) == 0 {
+		return nil, d.ArgErr()
+	}
+	for _, name := range proxies.Headers {
+		if err := believable(name); err != nil {
+			return nil, d.Err(err.Error())
+		}
+	}
+	return httpcaddyfile.App{Name: "gatehouse_proxies", Value: caddyconfig.JSON(proxies, nil)}, nil
 }

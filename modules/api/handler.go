@@ -23,6 +23,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	for _, o := range h.owners {
 		ex.Own = ex.Own || o.Own(r)
 	}
+	h.spotProxy(r)
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids
 	rw := &response{ResponseWriter: w, r: r, ex: ex, drain: h.drain, ids: ids, mask: h.UpstreamErrors == "mask"}

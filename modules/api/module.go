@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -20,6 +21,7 @@ func init() {
 	caddy.RegisterModule(new(Handler))
 	caddy.RegisterModule(new(Drain))
 	caddy.RegisterModule(new(Headroom))
+	caddy.RegisterModule(new(Proxies))
 }
 
 // Handler stands around everything that an API consists of.
@@ -71,6 +73,7 @@ type Handler struct {
 	modes     registry.Live[map[string]gate.LiveModes]
 	drain     *Drain
 	counted   bool
+	spotted   atomic.Bool // an untrusted proxy, of which the log knows
 }
 
 // CaddyModule returns the Caddy module information.

@@ -1,6 +1,8 @@
 package contract
 
 import (
+	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -50,9 +52,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	})
 }
 
+var errSlash = errors.New("an encoded slash or backslash stands in a segment of the path, which a backend may take for another; encoded_slash lets a slash be part of a value")
+
 // match looks the operation up by the path as it was sent.
 func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial) {
 	path := r.URL.EscapedPath()
+	denial := &gate.Denial{Reason: gate.ContractUnknownPath}
 	for _, base := range h.contract.bases {
 		rest, ok := strings.CutPrefix(path, base)
 		if !ok || rest == "" && base != "" || rest != "" && rest[0] != '/' {
@@ -62,6 +67,12 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 		op, found, allow, result := h.contract.router.Find(r.Method, rest, h.EncodedSlash, buf[:0])
 		switch result {
 		case route.NoPath:
+			continue
+		case route.Slash:
+			denial.Err = errSlash
+			continue
+		case route.Alike:
+			denial.Err = fmt.Errorf("it differs from %s only by capitals, by what stands behind a semicolon, or by an ending such as .json, and a backend may take it for that", allow)
 			continue
 		case route.NoMethod:
 			return nil, nil, &gate.Denial{
@@ -79,7 +90,7 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 		}
 		return op, params, nil
 	}
-	return nil, nil, &gate.Denial{Reason: gate.ContractUnknownPath}
+	return nil, nil, denial
 }
 
 // ServeHTTP validates the input of the operation that was found.

@@ -33,7 +33,7 @@ type Handler struct {
 	// The path in front of the document's. Default: those of its servers.
 	BasePath string `json:"base_path,omitempty"`
 
-	// Lets a path parameter have an encoded slash or backslash in its value.
+	// Lets a path parameter have an encoded slash in its value.
 	// Many backends decode a path before they route it: with `/orders/{id}` and
 	// `/orders/{id}/refund`, they take `/orders/1%2Frefund` for the second.
 	// Default: false, such a path is unknown.

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // Asserted is the prefix of the headers that the gateway asserts upstream.
@@ -84,11 +85,12 @@ func ofConnection(word string) bool {
 }
 
 // strip removes what only the gateway may say, and what only a proxy in front may
-// say of the client if this peer is none that is trusted. Trailers go too,
-// because Caddy's proxy forwards them past every header rule.
+// say of the client, unless this peer is trusted and known to say it: others of a
+// proxy's fields come from its own client, and pass through it. Trailers go
+// too, because Caddy's proxy forwards them past every header rule.
 func strip(r *http.Request, trusted bool) {
 	for name := range r.Header {
-		if asserted(name) || hearsay(name) && (!trusted || strings.IndexByte(name, '_') >= 0) {
+		if asserted(name) || hearsay(name) && (!trusted || !believes(name)) {
 			delete(r.Header, name)
 		}
 	}
@@ -108,6 +110,28 @@ var claims = [...]string{
 	"cf-connecting-ip", "cf-connecting-ipv6", "client-cert", "client-cert-chain", "fastly-client-ip", "forwarded", "true-client-ip",
 	"x-client-ip", "x-cluster-client-ip", "x-original-forwarded-for", "x-originating-ip", "x-real-ip", "x-remote-addr", "x-remote-ip",
 }
+
+// believed are those of these fields that trusted proxies set.
+var believed atomic.Pointer[[]string]
+
+// Believe says which fields trusted proxies set or take off, so that they are kept
+// where one sends them, and returns what takes that back.
+func Believe(fields []string) (undo func()) {
+	names := make([]string, len(fields))
+	for i, f := range fields {
+		names[i] = http.CanonicalHeaderKey(f)
+	}
+	before := believed.Swap(&names)
+	return func() { believed.CompareAndSwap(&names, before) }
+}
+
+func believes(name string) bool {
+	names := believed.Load()
+	return names != nil && slices.Contains(*names, name)
+}
+
+// Hearsay reports a field that is taken off unless a trusted proxy is known to set it.
+func Hearsay(name string) bool { return hearsay(http.CanonicalHeaderKey(name)) }
 
 // hearsay reports a field that is worth as much as whoever sends it. Three of
 // those that begin with X-Forwarded- are Caddy's own business.

@@ -364,12 +364,14 @@ func TestUpgrades(t *testing.T) {
 	}
 }
 
-// TestHearsay: what a client says of itself as a proxy would is gone, and what a
-// trusted proxy says stays, unless an underscore shows that it was not the proxy.
+// TestHearsay: what a client says of itself as a proxy would is gone, also behind a
+// trusted proxy, unless that is known to set it.
 func TestHearsay(t *testing.T) {
-	const of = "Forwarded X-Real-Ip True-Client-Ip Client-Cert Cf-Connecting-Ip X-Forwarded-Uri X-Forwarded-Client-Cert X-Forwarded-User X-Forwarded-Port"
+	defer Believe([]string{"x-real-ip", "CLIENT-CERT", "X_Real_IP"})()
+	const of = "X-Real-Ip Client-Cert"
 	const kept = "X-Forwarded-For X-Forwarded-Proto X-Forwarded-Host X-Forwarder Cookie Te Client X-Api-Key From"
-	const never = "X_forwarded_for X_real_ip X-Forwarded_For Proxy X-Gatehouse-Tenant"
+	const never = "X_forwarded_for X-Forwarded_For Proxy X-Gatehouse-Tenant " +
+		"Forwarded True-Client-Ip Client-Cert-Chain Cf-Connecting-Ip X-Forwarded-Uri X-Forwarded-Client-Cert X-Forwarded-User X-Forwarded-Port"
 	for _, trusted := range []bool{false, true} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		for name := range strings.FieldsSeq(of + " " + kept + " " + never) {

@@ -95,7 +95,7 @@ func (ex *Exchange) Record(r *http.Request, status int, d *Denial) *Record {
 		rec.Principal.Method = p.Method
 	}
 	keep(
-		part{&rec.ID, ex.ID, 128}, part{&rec.Method, r.Method, maxMethod}, part{&rec.Path, r.URL.Path, maxPath},
+		part{&rec.ID, ex.ID, 128}, part{&rec.Method, r.Method, maxMethod}, part{&rec.Path, r.URL.EscapedPath(), maxPath},
 		part{&rec.UserAgent, agent, maxName}, part{&rec.Upstream, rec.Upstream, maxName},
 		part{&rec.Principal.Subject, p.Subject, maxName}, part{&rec.Principal.Client, p.Client, maxName},
 		part{&rec.Principal.Tenant, p.Tenant, maxName}, part{&rec.Principal.Plan, p.Plan, maxName},

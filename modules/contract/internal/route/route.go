@@ -161,10 +161,13 @@ const (
 	Found Result = iota
 	NoPath
 	NoMethod
+	Slash // an encoded one is in a segment
+	Alike // nothing but that a server may take it for another path
 )
 
 // Find looks a request up by its escaped path. Parameters are appended to
-// params. When the path has other methods, allow lists them.
+// params. When the path has other methods, allow lists them; of a path that is
+// like another one, it is that one's template.
 //
 // Each segment is decoded once, after the path was split: an encoded slash is
 // part of a value and never a border. Many servers decode first, and find another
@@ -182,8 +185,8 @@ func (r *Router[V]) Find(method, path string, slash bool, params []Match) (v V, 
 			if err != nil {
 				return v, params, "", NoPath
 			}
-			if seg = plain; !slash && strings.ContainsAny(seg, `/\`) {
-				return v, params, "", NoPath
+			if seg = plain; strings.IndexByte(seg, '\\') >= 0 || !slash && strings.IndexByte(seg, '/') >= 0 {
+				return v, params, "", Slash
 			}
 		}
 		if seg == "." || seg == ".." {
@@ -193,6 +196,9 @@ func (r *Router[V]) Find(method, path string, slash bool, params []Match) (v V, 
 	}
 	l, params := r.root.find(segs, params)
 	if l == nil {
+		if l = r.root.mistaken(segs, false); l != nil {
+			return v, params, l.template(), Alike
+		}
 		return v, params, "", NoPath
 	}
 	t, ok := l.methods[method]
@@ -221,7 +227,7 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 	}
 	if len(n.params) > 0 && n.folded != nil {
 		for _, other := range n.folded[fold(segs[0])] {
-			if other.next.mistaken(segs[1:], other.text != segs[0]) {
+			if other.next.mistaken(segs[1:], other.text != segs[0]) != nil {
 				return nil, params
 			}
 		}
@@ -236,24 +242,38 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 	return nil, params
 }
 
-// mistaken reports whether some server may take the path for that of a template
-// that it is not: it would be another operation there, and be let through as the
-// one that takes anything. already tells whether it is another up to here.
-func (n *node[V]) mistaken(segs []string, already bool) bool {
+// mistaken finds a template that the path is not of, and that some server may take
+// it for: it would be another operation there, and be let through as the one that
+// takes anything. already tells whether it is another up to here.
+func (n *node[V]) mistaken(segs []string, already bool) *leaf[V] {
 	if len(segs) == 0 {
-		return already && n.leaf != nil
+		if already {
+			return n.leaf
+		}
+		return nil
 	}
 	for _, other := range n.folded[fold(segs[0])] {
-		if other.next.mistaken(segs[1:], already || other.text != segs[0]) {
-			return true
+		if l := other.next.mistaken(segs[1:], already || other.text != segs[0]); l != nil {
+			return l
 		}
 	}
 	for _, p := range n.params {
-		if _, ok := p.match(segs[0], nil); ok && p.next.mistaken(segs[1:], already) {
-			return true
+		if _, ok := p.match(segs[0], nil); ok {
+			if l := p.next.mistaken(segs[1:], already); l != nil {
+				return l
+			}
 		}
 	}
-	return false
+	return nil
+}
+
+func (l *leaf[V]) template() (first string) {
+	for _, t := range l.methods {
+		if first == "" || t.template < first {
+			first = t.template
+		}
+	}
+	return first
 }
 
 // match takes a segment apart. A parameter is never empty, and ends where the

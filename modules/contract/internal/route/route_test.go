@@ -76,6 +76,16 @@ func TestFind(t *testing.T) {
 	if v, params, _, _ := r.Find("GET", "/orders/a%2Fb", true, nil); v != "/orders/{id}" || params[0].Value != "a/b" {
 		t.Errorf("an encoded slash that may be there: %q %v", v, params)
 	}
+	for path, want := range map[string]string{"/ORDERS": "/orders", "/orders/Latest/3/Y": "/orders/latest/{x}/y", "/orders/latest.json": "/orders/latest", "/none": "", "/orders/": ""} {
+		if _, _, like, result := r.Find("GET", path, false, nil); like != want || (result == Alike) != (want != "") {
+			t.Errorf("%s is like %q: %v", path, like, result)
+		}
+	}
+	for path, want := range map[string]Result{"/orders/a%2Fb": Found, "/orders/a%5Cb": Slash, "/orders/a%2f%5cb": Slash} {
+		if _, _, _, result := r.Find("GET", path, true, nil); result != want {
+			t.Errorf("%s: %v, want %v", path, result, want)
+		}
+	}
 	if _, _, allow, result := r.Find("PUT", "/orders", false, nil); result != NoMethod || allow != "GET, HEAD" {
 		t.Errorf("PUT: %v %q", result, allow)
 	}
