@@ -3,10 +3,12 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -421,5 +423,93 @@ func TestSmallestKeyGateway(t *testing.T) {
 	}
 	if r, _ := b.got(); r.Header.Get("X-Gatehouse-Tenant") != "acme" || r.Header.Get("X-Api-Key") != "" {
 		t.Errorf("the upstream was told %v", r.Header)
+	}
+}
+
+// TestOneSecretOneKey: whoever may create keys cannot take over another's, or have
+// it refused, by its hash.
+func TestOneSecretOneKey(t *testing.T) {
+	sum := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+	filed := "gh_" + strings.Repeat("f", 8)
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"filed","sha256":"`+sum(filed)+`"}]`)
+	site := "api orders {\nidentity {\nkeys\n}\nreverse_proxy " + newBackend(t, nil).addr() + "\n}"
+	global := `identity {
+		keys keys.json
+	}
+	registry {
+		role maker {
+			create keys
+		}
+		operator bob maker {
+			token ` + sum("bob's long token") + `
+		}
+	}`
+	if err := gw.load(global, site); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := gw.command(t, "key", "create", "--id", "k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.TrimSpace(secret)
+	if secret, err = gw.command(t, "key", "rotate", "k1"); err != nil {
+		t.Fatal(err)
+	}
+	secret = strings.TrimSpace(secret)
+	bob := http.Header{"Authorization": {"Bearer bob's long token"}}
+	for _, body := range []string{
+		`{"sha256":"` + sum(secret) + `","honey":true}`,
+		`{"sha256":"` + sum(old) + `","honey":true}`,
+		`{"sha256":"` + sum(filed) + `"}`,
+		`{"sha256":"` + sum("else") + `","previous":[{"sha256":"` + sum(secret) + `","until":"2099-01-01T00:00:00Z"}]}`,
+	} {
+		for _, who := range []http.Header{bob, nil} {
+			if a := gw.change(t, "PUT", "/gatehouse/keys/a0?force=true", body, who); a.status != 409 || !strings.Contains(a.body, "another key has its sha256") || strings.Contains(a.body, "k1") {
+				t.Errorf("%s: %d %s", body, a.status, a.body)
+			}
+		}
+	}
+	for _, key := range []string{secret, old} {
+		if a := gw.get(t, "/", withKey(key)); a.status != 200 {
+			t.Errorf("the key: %d %s", a.status, a.body)
+		}
+	}
+	if a := gw.change(t, "PATCH", "/gatehouse/keys/k1", `{"plan":null,"scopes":["x"]}`, nil); a.status != 200 || !strings.Contains(a.body, `"created":1`) {
+		t.Errorf("the key itself: %d %s", a.status, a.body)
+	}
+
+	// Of two that a storage has from before, the older one counts, though it was
+	// changed later.
+	gw = prepare(t)
+	folder := filepath.Join(gw.dir, "storage", "gatehouse", "registry", "keys")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for id, o := range map[string]string{
+		"k1":  `{"version":9,"created":1,"value":{"sha256":"` + sum(secret) + `","previous":[{"sha256":"` + sum(old) + `","until":"2099-01-01T00:00:00Z"}]}}`,
+		"a0":  `{"version":2,"value":{"sha256":"` + sum(secret) + `","honey":true}}`,
+		"a00": `{"version":3,"created":3,"value":{"sha256":"` + sum(old) + `","honey":true}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, id+".json"), []byte(o), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "..", "journal.json"), []byte(`{"revision":9,"changes":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.load("", site); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{secret, old} {
+		if a := gw.get(t, "/", withKey(key)); a.status != 200 {
+			t.Errorf("the older key: %d %s", a.status, a.body)
+		}
+	}
+	if a := gw.change(t, "PATCH", "/gatehouse/keys/k1", `{"scopes":["x"]}`, nil); a.status != 200 {
+		t.Errorf("changing the older key: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", withKey(secret)); a.status != 200 {
+		t.Errorf("the older key, changed: %d %s", a.status, a.body)
 	}
 }

@@ -2,6 +2,7 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -35,6 +36,7 @@ type keyEntry struct {
 	hash    [sha256.Size]byte
 	who     *proven
 	expires time.Time // zero: never
+	born    uint64    // the revision of live objects that created it
 	old     []*keyEntry
 	honey   bool
 	use     *keyUse
@@ -111,7 +113,7 @@ func (e *keyEntry) count(u *keyUse) {
 	}
 }
 
-// addOld puts the secrets of before behind all current ones.
+// addOld adds the secrets of before, where nobody has them.
 func (byHash hashes) addOld(e *keyEntry) {
 	for _, old := range e.old {
 		if byHash[old.hash] == nil {
@@ -140,17 +142,22 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 		}
 		return e, err
 	},
+	Born:  func(e *keyEntry, revision uint64) { e.born = revision },
 	State: keyState,
 	Used:  "`identity` with `keys` in its block",
 	Index: func(all map[string]*keyEntry) hashes {
+		// Of two with one secret the older one has it, whatever it is to either:
+		// whoever may create keys must not take over, or switch off, another's.
+		ids := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
+			return cmp.Or(cmp.Compare(all[a].born, all[b].born), cmp.Compare(a, b))
+		})
 		byHash := make(hashes, len(all))
-		for _, id := range slices.Sorted(maps.Keys(all)) { // of two with one hash, the same one wins each time
-			if e := all[id]; byHash[e.hash] == nil {
+		for _, id := range ids {
+			e := all[id]
+			if byHash[e.hash] == nil {
 				byHash[e.hash] = e
 			}
-		}
-		for _, id := range slices.Sorted(maps.Keys(all)) {
-			byHash.addOld(all[id])
+			byHash.addOld(e)
 		}
 		keyUses.retain(all)
 		return byHash
