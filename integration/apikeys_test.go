@@ -19,6 +19,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/api"
 )
 
 const keySite = `
@@ -511,5 +513,55 @@ func TestOneSecretOneKey(t *testing.T) {
 	}
 	if a := gw.get(t, "/", withKey(secret)); a.status != 200 {
 		t.Errorf("the older key, changed: %d %s", a.status, a.body)
+	}
+}
+
+// TestErrorLogKeepsNoKey: Caddy logs the request of an error as it came, before any
+// handler. Inside an api there is no such error; elsewhere the filter that
+// docs/identity.md shows takes credentials out, in every logger there is.
+func TestErrorLogKeepsNoKey(t *testing.T) {
+	doc, err := os.ReadFile("../docs/identity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, filter, _ := strings.Cut(string(doc), "\tlog default {\n")
+	filter, _, found := strings.Cut(filter, "\n\t}\n")
+	if !found || !strings.Contains(filter, "format filter") {
+		t.Fatalf("docs/identity.md shows no filter: %q", filter)
+	}
+	const dead = "reverse_proxy 127.0.0.1:1"
+	for _, tc := range []struct {
+		name, level, site string
+		leaks             bool
+	}{
+		{"inside an api", "INFO", "api orders {\nidentity {\nkeys\n}\n" + dead + "\n}", false},
+		{"a stage alone", "INFO", "identity {\nkeys\n}\n" + dead, true},
+		{"a stage alone, with the filter", "INFO\n" + filter, "identity {\nkeys\n}\n" + dead, false},
+		{"a stage alone, with the filter, at debug", "DEBUG\n" + filter, "log\nidentity {\nkeys\n}\n" + dead, false},
+		{"the site's own errors", "INFO", "api orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}", true},
+		{"the site's own errors, answered", "INFO", "api orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}\nhandle_errors {\nrespond ok\n}", false},
+		{"the site's own errors, with the filter", "INFO\n" + filter, "log\napi orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}", false},
+	} {
+		gw := prepare(t)
+		gw.level = tc.level
+		if err := gw.load("", tc.site); err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		key, err := gw.command(t, "key", "create", "--id", "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key = strings.TrimSpace(key)
+		if a := gw.get(t, "/?access_token="+key+"&page=2", withKey(key)); a.status < 500 {
+			t.Errorf("%s: %d %s", tc.name, a.status, a.body)
+		}
+		api.Flush()
+		log, err := os.ReadFile(gw.logFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leaks := strings.Contains(string(log), key); leaks != tc.leaks {
+			t.Errorf("%s: the key is in the log: %v\n%s", tc.name, leaks, log)
+		}
 	}
 }

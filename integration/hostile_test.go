@@ -96,7 +96,33 @@ func TestBrokenUpstream(t *testing.T) {
 		}
 	}
 
-	gw := start(t, "", "api demo {\nupstream_errors pass\nreverse_proxy "+addr+"\n}")
+	// A body without end, of which nobody gets a byte.
+	gone := make(chan struct{})
+	endless := newBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		defer func() { gone <- struct{}{} }()
+		status := http.StatusInternalServerError
+		if r.URL.Path == "/redirect" {
+			w.Header().Set("Location", "http://"+r.Context().Value(http.LocalAddrContextKey).(net.Addr).String()+"/x")
+			status = http.StatusFound
+		}
+		w.WriteHeader(status)
+		for r.Context().Err() == nil {
+			if _, err := w.Write(make([]byte, 32<<10)); err != nil {
+				return
+			}
+		}
+	})
+	gw := start(t, "", "api demo {\nreverse_proxy "+endless.addr()+"\n}")
+	if a := gw.get(t, "/", nil); a.status != 500 || a.problem(t)["reason"] != "api.upstream_failed" {
+		t.Errorf("an endless error: %d %q", a.status, a.body)
+	}
+	<-gone
+	if a := gw.get(t, "/redirect", nil); a.status != 302 || a.header.Get("Location") != "/x" || a.body != "" {
+		t.Errorf("an endless redirect: %d %v %q", a.status, a.header, a.body)
+	}
+	<-gone
+
+	gw = start(t, "", "api demo {\nupstream_errors pass\nreverse_proxy "+addr+"\n}")
 	if a := gw.get(t, "/600", nil); a.status != 502 {
 		t.Errorf("a status that is none passes: %d", a.status)
 	}

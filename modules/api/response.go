@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -23,13 +24,14 @@ type response struct {
 	alt   []string // Alt-Svc, as the server itself says it
 	mask  bool     // hold 5xx back
 
-	status int   // as the chain said; 0 while it has not
-	held   int   // the 5xx that was held back, or 0
-	why    error // it was, where it is no plain 5xx
-	hints  int   // interim answers that were passed on
-	wrote  bool  // the header is on its way to the client, or the connection is not ours
-	mute   bool  // the body is not for the client
-	grpc   bool
+	status    int   // as the chain said; 0 while it has not
+	held      int   // the 5xx that was held back, or 0
+	why       error // it was, where it is no plain 5xx
+	hints     int   // interim answers that were passed on
+	swallowed int   // bytes of a body that nobody gets
+	wrote     bool  // the header is on its way to the client, or the connection is not ours
+	mute      bool  // the body is not for the client
+	grpc      bool
 }
 
 // maxHints bounds the interim answers of one request: an upstream may send them
@@ -100,9 +102,23 @@ func (w *response) Write(b []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.held != 0 || w.mute {
-		return len(b), nil
+		return w.swallow(len(b))
 	}
 	return w.ResponseWriter.Write(b)
+}
+
+// maxSwallowed bounds what is read of a body that nobody gets. To its end, as a
+// rule, so that the connection to the upstream can be used again.
+const maxSwallowed = 256 << 10
+
+var errSwallowed = errors.New("the answer is not for the client, and longer than 256 KiB")
+
+// swallow ends a body without end, behind which the client would wait for ever.
+func (w *response) swallow(n int) (int, error) {
+	if w.swallowed += n; w.swallowed > maxSwallowed {
+		return 0, errSwallowed
+	}
+	return n, nil
 }
 
 // ReadFrom keeps the server's fast path for files.
@@ -111,7 +127,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.held != 0 || w.mute {
-		return io.Copy(io.Discard, src)
+		return io.Copy(struct{ io.Writer }{w}, src)
 	}
 	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok {
 		return rf.ReadFrom(src)
