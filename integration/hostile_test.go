@@ -192,6 +192,14 @@ func TestHostileUpstream(t *testing.T) {
 			t.Errorf("%s: %d %q", path, a.status, a.body)
 		}
 	}
+
+	// The site itself may say so.
+	if err := gw.load("", "header {\nClear-Site-Data `\"cache\"`\ndefer\n}\napi demo {\nreverse_proxy "+addr+"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if a := gw.get(t, "/fields", nil); a.header.Get("Clear-Site-Data") != `"cache"` {
+		t.Errorf("what the site says is lost: %v", a.header)
+	}
 }
 
 // TestTrailersAreMasked: those of gRPC pass, and none in another's name.

@@ -25,7 +25,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 	}
 	ids := []string{ex.ID}
 	r.Header[gate.RequestIDHeader] = ids
-	rw := &response{ResponseWriter: w, r: r, ex: ex, drain: h.drain, ids: ids, alt: w.Header()["Alt-Svc"], mask: h.UpstreamErrors == "mask"}
+	rw := &response{ResponseWriter: w, r: r, ex: ex, drain: h.drain, ids: ids, mask: h.UpstreamErrors == "mask"}
 
 	abort, err := false, target(r, opaque)
 	if err == nil {

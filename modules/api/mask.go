@@ -30,14 +30,10 @@ var telltales = [...]string{
 	"x-accel-redirect", "x-sendfile", "x-lighttpd-send-file", "x-reproxy-url",
 }
 
-// reserved are fields by which whoever answers speaks for all of the host: where
-// it is to be found, and what browsers keep of it, sessions included.
-var reserved = [...]string{"alt-svc", "clear-site-data"}
-
 // maskHeader also takes out what is the gateway's alone to say: an upstream has
 // no word in who the caller is, nor in the sessions of any API of the host,
 // whose cookies are none but those given. It returns how large the rest is.
-func maskHeader(h http.Header, given, alt []string) (size int) {
+func maskHeader(h http.Header, given []string) (size int) {
 	for name, lines := range h {
 		if withheld(name) {
 			delete(h, name)
@@ -46,9 +42,6 @@ func maskHeader(h http.Header, given, alt []string) (size int) {
 		for _, line := range lines {
 			size += len(name) + len(line)
 		}
-	}
-	if alt != nil {
-		h["Alt-Svc"] = alt
 	}
 	for _, name := range [...]string{"Content-Type", "Location"} { // of two, the stages have seen the first
 		if lines := h[name]; len(lines) > 1 {
@@ -76,9 +69,9 @@ func withheld(name string) bool {
 	}
 	switch name[0] | 0x20 {
 	case 's', 'v', 'x':
-		return asserted(name) || among(telltales[:], name)
-	case 'a', 'c':
-		return among(reserved[:], name)
+		return asserted(name) || telltale(name)
+	case 'c': // it would end the sessions of every API of the host
+		return gate.Alike(name, "clear-site-data")
 	}
 	return false
 }
@@ -89,9 +82,9 @@ func asserted(name string) bool {
 		strings.IndexByte(name, '_') >= 0 && gate.Alike(name, "x-request-id")
 }
 
-func among(names []string, name string) bool {
-	for _, n := range names {
-		if gate.Alike(name, n) {
+func telltale(name string) bool {
+	for _, t := range telltales {
+		if gate.Alike(name, t) {
 			return true
 		}
 	}

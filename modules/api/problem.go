@@ -38,7 +38,7 @@ func (w *response) setHeaders(d *gate.Denial) {
 	for _, name := range ofBody {
 		delete(header, name)
 	}
-	maskHeader(header, nil, w.alt)
+	maskHeader(header, nil)
 	header[gate.RequestIDHeader] = w.ids
 	maps.Copy(header, d.Header)
 }

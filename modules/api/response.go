@@ -21,8 +21,7 @@ type response struct {
 	ex    *gate.Exchange
 	drain *Drain
 	ids   []string
-	alt   []string // Alt-Svc, as the server itself says it
-	mask  bool     // hold 5xx back
+	mask  bool // hold 5xx back
 
 	status    int   // as the chain said; 0 while it has not
 	held      int   // the 5xx that was held back, or 0
@@ -57,7 +56,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	header := w.Header()
-	size := maskHeader(header, w.ex.Given, w.alt)
+	size := maskHeader(header, w.ex.Given)
 	w.status, w.grpc = status, isGRPC(header) && gate.ProtocolOf(w.r) == gate.GRPC
 	switch {
 	case status < 100 || status > 599:
@@ -87,7 +86,7 @@ func (w *response) WriteHeader(status int) {
 // upstream. Clients of HTTP/1.0 know of none (RFC 9110, section 15.2).
 func (w *response) hint(status int) {
 	header := w.Header()
-	if size := maskHeader(header, w.ex.Given, w.alt); w.hints >= maxHints || size > maxHeader || !w.r.ProtoAtLeast(1, 1) {
+	if size := maskHeader(header, w.ex.Given); w.hints >= maxHints || size > maxHeader || !w.r.ProtoAtLeast(1, 1) {
 		return
 	}
 	w.hints++

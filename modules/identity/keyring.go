@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -122,6 +121,16 @@ func (byHash hashes) addOld(e *keyEntry) {
 	}
 }
 
+// claim adds a secret. Of two keys that have it, now or from before a rotation,
+// the older one does: whoever may create keys must not switch off another's, or
+// answer for it. Creating one is refused (admitKey); a storage may have both.
+func (byHash hashes) claim(e *keyEntry) {
+	other := byHash[e.hash]
+	if other == nil || cmp.Or(cmp.Compare(e.born, other.born), strings.Compare(e.who.principal.Client, other.who.principal.Client)) < 0 {
+		byHash[e.hash] = e
+	}
+}
+
 // keys are the live objects of the kind keys. Their members are those of the
 // file of keys; the id stands in the path.
 var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
@@ -142,22 +151,21 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 		}
 		return e, err
 	},
-	Born:  func(e *keyEntry, revision uint64) { e.born = revision },
+	Born: func(e *keyEntry, revision uint64) {
+		e.born = revision
+		for _, old := range e.old {
+			old.born = revision
+		}
+	},
 	State: keyState,
 	Used:  "`identity` with `keys` in its block",
 	Index: func(all map[string]*keyEntry) hashes {
-		// Of two with one secret the older one has it, whatever it is to either:
-		// whoever may create keys must not take over, or switch off, another's.
-		ids := slices.SortedFunc(maps.Keys(all), func(a, b string) int {
-			return cmp.Or(cmp.Compare(all[a].born, all[b].born), cmp.Compare(a, b))
-		})
 		byHash := make(hashes, len(all))
-		for _, id := range ids {
-			e := all[id]
-			if byHash[e.hash] == nil {
-				byHash[e.hash] = e
+		for _, e := range all {
+			byHash.claim(e)
+			for _, old := range e.old {
+				byHash.claim(old)
 			}
-			byHash.addOld(e)
 		}
 		keyUses.retain(all)
 		return byHash
