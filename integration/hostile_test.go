@@ -134,7 +134,7 @@ func TestHostileUpstream(t *testing.T) {
 	addr := rawUpstream(t, func(path, addr string) string {
 		switch path {
 		case "/fields":
-			return ok("X_Gatehouse_Subject: root", "x-gatehouse_roles: root", "X_Request_Id: forged", "X_Powered_By: secret-backend", "X-Accel-Redirect: /etc/passwd",
+			return ok("X_Gatehouse_Subject: root", "x-gatehouse_roles: root", "X_Request_Id: forged", "X_Powered_By: secret-backend", "X-Debug-Exception-File: /srv/app.py:7", "Powered-By: secret-backend", "X-Envoy-Upstream-Service-Time: 7", "X-Accel-Redirect: /etc/passwd",
 				`Alt-Svc: h2="evil.example:443"; ma=86400`, `Clear-Site-Data: "*"`, "Set-Cookie: =gatehouse_session=fixed", "Set-Cookie: theme=dark",
 				"Content-Type: application/json", "Content-Type: text/html", "X-Keep: yes", `Content-Disposition: inline`, "Strict-Transport-Security: max-age=60")
 		case "/address":
@@ -156,7 +156,7 @@ func TestHostileUpstream(t *testing.T) {
 	gw := start(t, "", "api demo {\nreverse_proxy "+addr+"\n}")
 
 	a := gw.get(t, "/fields", nil)
-	for _, name := range []string{"X_gatehouse_subject", "X-Gatehouse_roles", "X_request_id", "X_powered_by", "X-Accel-Redirect", "Alt-Svc", "Clear-Site-Data"} {
+	for _, name := range []string{"X_gatehouse_subject", "X-Gatehouse_roles", "X_request_id", "X_powered_by", "X-Debug-Exception-File", "Powered-By", "X-Envoy-Upstream-Service-Time", "X-Accel-Redirect", "Alt-Svc", "Clear-Site-Data"} {
 		if v, there := a.header[name]; there {
 			t.Errorf("the client is told %s %q", name, v)
 		}

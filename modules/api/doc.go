@@ -32,5 +32,6 @@
 // http.ErrAbortHandler passes on, since Caddy's proxy means it. A log that
 // stands still costs entries, which are counted, and keeps no request waiting.
 // An error that the upstream does not finish is a problem all the same. When the
-// response has begun before something fails, the connection is aborted, so that a cut answer is never taken for a whole one.
+// response has begun before something fails, the connection is aborted, so that
+// a cut answer is never taken for a whole one.
 package api

@@ -22,12 +22,15 @@ var (
 	errUnanswered  = errors.New("a handler ended the request without an answer; a proxy does so when the upstream switches to a protocol that nobody asked for")
 )
 
-// telltales are header fields that say what the backend is made of, or that are
-// for a server in front of it alone, which serves them a file.
+// telltales are header fields that say what the backend is made of or what went
+// wrong in it, or that are for a server in front of it alone, which serves them a
+// file. Those that end in a hyphen stand for all that begin so.
 var telltales = [...]string{
-	"server", "via", "x-powered-by", "x-aspnet-version", "x-aspnetmvc-version",
-	"x-backend-server", "x-generator", "x-runtime", "x-served-by", "x-upstream",
-	"x-accel-redirect", "x-sendfile", "x-lighttpd-send-file", "x-reproxy-url",
+	"powered-by", "server", "sourcemap", "via",
+	"x-accel-redirect", "x-aspnet-version", "x-aspnetmvc-version", "x-backend", "x-backend-", "x-cms", "x-debug", "x-debug-", "x-envoy-",
+	"x-framework", "x-generated-by", "x-generator", "x-lighttpd-send-file", "x-litespeed-", "x-php-version", "x-powered-", "x-redirect-by",
+	"x-reproxy-url", "x-runtime", "x-sendfile", "x-served-by", "x-server", "x-server-powered-by", "x-sourcefiles", "x-sourcemap", "x-upstream", "x-upstream-",
+	"x-varnish",
 }
 
 // maskHeader also takes out what is the gateway's alone to say: an upstream has
@@ -68,7 +71,7 @@ func withheld(name string) bool {
 		return true
 	}
 	switch name[0] | 0x20 {
-	case 's', 'v', 'x':
+	case 'p', 's', 'v', 'x':
 		return asserted(name) || telltale(name)
 	case 'c': // it would end the sessions of every API of the host
 		return gate.Alike(name, "clear-site-data")
@@ -84,7 +87,7 @@ func asserted(name string) bool {
 
 func telltale(name string) bool {
 	for _, t := range telltales {
-		if gate.Alike(name, t) {
+		if len(name) > len(t) && t[len(t)-1] == '-' && gate.Alike(name[:len(t)], t) || gate.Alike(name, t) {
 			return true
 		}
 	}
@@ -102,34 +105,30 @@ func isGRPC(h http.Header) bool {
 	return gate.IsType(first(h["Content-Type"]), "application/grpc")
 }
 
-// maskAddress makes what points to the upstream's own address relative. The body
-// of a redirect goes with it, since it usually repeats the address.
-func (w *response) maskAddress(header http.Header) {
+// maskAddress makes what points to the upstream's own address relative, and
+// reports whether that was a redirect.
+func (w *response) maskAddress(header http.Header) (redirect bool) {
 	location, content, refresh, links := header["Location"], header["Content-Location"], header["Refresh"], header["Link"]
 	if location == nil && content == nil && refresh == nil && links == nil {
-		return
+		return false
 	}
 	repl, ok := w.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
 	if !ok {
-		return
+		return false
 	}
 	upstream, _ := repl.GetString("http.reverse_proxy.upstream.hostport")
 	if upstream == "" {
-		return
+		return false
 	}
 	if here, its := within(first(location), upstream); its {
-		header["Location"] = []string{here}
-		w.mute = true
-		header["Content-Length"] = []string{"0"}
-		for _, name := range [...]string{"Content-Type", "Content-Encoding"} {
-			delete(header, name)
-		}
+		header["Location"], redirect = []string{here}, true
 	}
 	if here, its := within(first(content), upstream); its {
 		header["Content-Location"] = []string{here}
 	}
 	rewrite(header, "Refresh", refresh, upstream, refreshed)
 	rewrite(header, "Link", links, upstream, linked)
+	return redirect
 }
 
 func first(lines []string) string {

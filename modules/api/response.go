@@ -72,7 +72,12 @@ func (w *response) WriteHeader(status int) {
 	}
 	w.wrote = true
 	header[gate.RequestIDHeader] = w.ids
-	w.maskAddress(header)
+	if w.maskAddress(header) { // the body usually repeats the address
+		w.mute = true
+		header["Content-Length"] = []string{"0"}
+		delete(header, "Content-Type")
+		delete(header, "Content-Encoding")
+	}
 	if trailer := header["Trailer"]; trailer != nil {
 		w.maskTrailer(header, trailer)
 	}
@@ -91,7 +96,6 @@ func (w *response) hint(status int) {
 	}
 	w.hints++
 	w.maskAddress(header)
-	w.mute = false // which is of the answer alone
 	header[gate.RequestIDHeader] = w.ids
 	w.ResponseWriter.WriteHeader(status)
 }
