@@ -94,12 +94,12 @@ func (d *door) lets(w http.ResponseWriter, r *http.Request) bool {
 	header := w.Header()
 	header.Set("Cache-Control", "no-store")
 	header.Set("Referrer-Policy", "no-referrer")
-	if r.Method != http.MethodGet || !let && !(equal(key, d.key) && d.used.CompareAndSwap(false, true)) {
-		http.Error(w, "the address that the command printed lets one browser in, once; run it again for another", http.StatusForbidden)
-		return false
-	}
 	if !let {
-		http.SetCookie(w, &http.Cookie{Name: d.cookie, Value: d.ticket, Path: prefix, HttpOnly: true, SameSite: http.SameSiteStrictMode})
+		if r.Method != http.MethodGet || !equal(key, d.key) || !d.used.CompareAndSwap(false, true) {
+			http.Error(w, "the address that the command printed lets one browser in, once; run it again for another", http.StatusForbidden)
+			return false
+		}
+		http.SetCookie(w, &http.Cookie{Name: d.cookie, Value: d.ticket, Path: prefix, HttpOnly: true, SameSite: http.SameSiteStrictMode}) //nolint:gosec // not Secure: this is the loopback interface, without TLS
 	}
 	header.Set("Location", prefix+"console")
 	w.WriteHeader(http.StatusSeeOther)
