@@ -3,10 +3,12 @@ package integration
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
@@ -17,6 +19,8 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/api"
 )
 
 const keySite = `
@@ -421,5 +425,143 @@ func TestSmallestKeyGateway(t *testing.T) {
 	}
 	if r, _ := b.got(); r.Header.Get("X-Gatehouse-Tenant") != "acme" || r.Header.Get("X-Api-Key") != "" {
 		t.Errorf("the upstream was told %v", r.Header)
+	}
+}
+
+// TestOneSecretOneKey: whoever may create keys cannot take over another's, or have
+// it refused, by its hash.
+func TestOneSecretOneKey(t *testing.T) {
+	sum := func(s string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(s))) }
+	filed := "gh_" + strings.Repeat("f", 8)
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"filed","sha256":"`+sum(filed)+`"}]`)
+	site := "api orders {\nidentity {\nkeys\n}\nreverse_proxy " + newBackend(t, nil).addr() + "\n}"
+	global := `identity {
+		keys keys.json
+	}
+	registry {
+		role maker {
+			create keys
+		}
+		operator bob maker {
+			token ` + sum("bob's long token") + `
+		}
+	}`
+	if err := gw.load(global, site); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := gw.command(t, "key", "create", "--id", "k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := strings.TrimSpace(secret)
+	if secret, err = gw.command(t, "key", "rotate", "k1"); err != nil {
+		t.Fatal(err)
+	}
+	secret = strings.TrimSpace(secret)
+	bob := http.Header{"Authorization": {"Bearer bob's long token"}}
+	for _, body := range []string{
+		`{"sha256":"` + sum(secret) + `","honey":true}`,
+		`{"sha256":"` + sum(old) + `","honey":true}`,
+		`{"sha256":"` + sum(filed) + `"}`,
+		`{"sha256":"` + sum("else") + `","previous":[{"sha256":"` + sum(secret) + `","until":"2099-01-01T00:00:00Z"}]}`,
+	} {
+		for _, who := range []http.Header{bob, nil} {
+			if a := gw.change(t, "PUT", "/gatehouse/keys/a0?force=true", body, who); a.status != 409 || !strings.Contains(a.body, "another key has its sha256") || strings.Contains(a.body, "k1") {
+				t.Errorf("%s: %d %s", body, a.status, a.body)
+			}
+		}
+	}
+	for _, key := range []string{secret, old} {
+		if a := gw.get(t, "/", withKey(key)); a.status != 200 {
+			t.Errorf("the key: %d %s", a.status, a.body)
+		}
+	}
+	if a := gw.change(t, "PATCH", "/gatehouse/keys/k1", `{"plan":null,"scopes":["x"]}`, nil); a.status != 200 || !strings.Contains(a.body, `"created":1`) {
+		t.Errorf("the key itself: %d %s", a.status, a.body)
+	}
+
+	// Of two that a storage has from before, the older one counts, though it was
+	// changed later.
+	gw = prepare(t)
+	folder := filepath.Join(gw.dir, "storage", "gatehouse", "registry", "keys")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for id, o := range map[string]string{
+		"k1":  `{"version":9,"created":1,"value":{"sha256":"` + sum(secret) + `","previous":[{"sha256":"` + sum(old) + `","until":"2099-01-01T00:00:00Z"}]}}`,
+		"a0":  `{"version":2,"value":{"sha256":"` + sum(secret) + `","honey":true}}`,
+		"a00": `{"version":3,"created":3,"value":{"sha256":"` + sum(old) + `","honey":true}}`,
+	} {
+		if err := os.WriteFile(filepath.Join(folder, id+".json"), []byte(o), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(folder, "..", "journal.json"), []byte(`{"revision":9,"changes":[]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := gw.load("", site); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{secret, old} {
+		if a := gw.get(t, "/", withKey(key)); a.status != 200 {
+			t.Errorf("the older key: %d %s", a.status, a.body)
+		}
+	}
+	if a := gw.change(t, "PATCH", "/gatehouse/keys/k1", `{"scopes":["x"]}`, nil); a.status != 200 {
+		t.Errorf("changing the older key: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", withKey(secret)); a.status != 200 {
+		t.Errorf("the older key, changed: %d %s", a.status, a.body)
+	}
+}
+
+// TestErrorLogKeepsNoKey: Caddy logs the request of an error as it came, before any
+// handler. Inside an api there is no such error; elsewhere the filter that
+// docs/identity.md shows takes credentials out, in every logger there is.
+func TestErrorLogKeepsNoKey(t *testing.T) {
+	doc, err := os.ReadFile("../docs/identity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, filter, _ := strings.Cut(string(doc), "\tlog default {\n")
+	filter, _, found := strings.Cut(filter, "\n\t}\n")
+	if !found || !strings.Contains(filter, "format filter") {
+		t.Fatalf("docs/identity.md shows no filter: %q", filter)
+	}
+	const dead = "reverse_proxy 127.0.0.1:1"
+	for _, tc := range []struct {
+		name, level, site string
+		leaks             bool
+	}{
+		{"inside an api", "INFO", "api orders {\nidentity {\nkeys\n}\n" + dead + "\n}", false},
+		{"a stage alone", "INFO", "identity {\nkeys\n}\n" + dead, true},
+		{"a stage alone, with the filter", "INFO\n" + filter, "identity {\nkeys\n}\n" + dead, false},
+		{"a stage alone, with the filter, at debug", "DEBUG\n" + filter, "log\nidentity {\nkeys\n}\n" + dead, false},
+		{"the site's own errors", "INFO", "api orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}", true},
+		{"the site's own errors, answered", "INFO", "api orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}\nhandle_errors {\nrespond ok\n}", false},
+		{"the site's own errors, with the filter", "INFO\n" + filter, "log\napi orders {\nerrors site\nidentity {\nkeys\n}\n" + dead + "\n}", false},
+	} {
+		gw := prepare(t)
+		gw.level = tc.level
+		if err := gw.load("", tc.site); err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		key, err := gw.command(t, "key", "create", "--id", "k")
+		if err != nil {
+			t.Fatal(err)
+		}
+		key = strings.TrimSpace(key)
+		if a := gw.get(t, "/?access_token="+key+"&page=2", withKey(key)); a.status < 500 {
+			t.Errorf("%s: %d %s", tc.name, a.status, a.body)
+		}
+		api.Flush()
+		log, err := os.ReadFile(gw.logFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if leaks := strings.Contains(string(log), key); leaks != tc.leaks {
+			t.Errorf("%s: the key is in the log: %v\n%s", tc.name, leaks, log)
+		}
 	}
 }

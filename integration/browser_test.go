@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net"
@@ -280,6 +281,44 @@ func TestConsoleInABrowser(t *testing.T) {
 	defer b.mu.Unlock()
 	if len(b.wrong) > 0 {
 		t.Errorf("the browser noted %v", b.wrong)
+	}
+}
+
+// TestConsoleCommandInABrowser: the page that the command serves works with its
+// cookie alone, and the key is gone from the address.
+func TestConsoleCommandInABrowser(t *testing.T) {
+	gw := start(t, "", "api demo {\nrespond ok\n}")
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- gw.serveCommand(ctx, t, in, "console") }()
+	address, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin, _, _ := strings.Cut(address, "/gatehouse/")
+	b := newBrowser(t, origin)
+	b.do(t, chromedp.Navigate(strings.TrimSpace(address)))
+	b.until(t, "a live stream", `document.getElementById("state").textContent === "live"`)
+	id := gw.get(t, "/", nil).header.Get("X-Request-Id")
+	b.until(t, "a request", fmt.Sprintf(`document.querySelector('#rows tr[data-id=%q]') !== null`, id))
+	if at := b.eval(t, `location.href + document.referrer + document.cookie + history.length`); at != origin+"/gatehouse/console2" {
+		t.Errorf("the browser is at %s", at)
+	}
+	if font := b.eval(t, `document.styleSheets.length`); font != "1" {
+		t.Errorf("%s style sheets", font)
+	}
+	b.mu.Lock()
+	if len(b.wrong) > 0 {
+		t.Errorf("the browser noted %v", b.wrong)
+	}
+	b.mu.Unlock()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

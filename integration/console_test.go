@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -426,20 +427,59 @@ func TestConsoleCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	base := strings.TrimSuffix(strings.TrimSpace(line), "console")
-	fetch := func(path, host string) (int, string) {
+	address := strings.TrimSpace(line)
+	base, key, found := strings.Cut(address, "console?key=")
+	if !found || len(key) < 26 {
+		t.Fatalf("the address is %q", address)
+	}
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := &http.Client{Timeout: time.Minute, Jar: jar, Transport: &http.Transport{DisableKeepAlives: true}}
+	fetchBy := func(c *http.Client, path, host string) (int, string) {
 		r, _ := http.NewRequestWithContext(ctx, http.MethodGet, base+path, nil)
 		r.Header.Set("Sec-Fetch-Mode", "navigate")
 		if host != "" {
 			r.Host = host
 		}
-		resp, err := (&http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}).Do(r)
+		resp, err := c.Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(resp.Body)
+		if resp.StatusCode == 200 && strings.Contains(resp.Request.URL.String()+string(body), key) {
+			t.Errorf("%s: the key is where it stays", path)
+		}
 		return resp.StatusCode, string(body)
+	}
+	fetch := func(path, host string) (int, string) { return fetchBy(own, path, host) }
+	stranger := &http.Client{Timeout: time.Minute, Transport: own.Transport}
+	shut := func(paths ...string) {
+		t.Helper()
+		for _, path := range paths {
+			if status, body := fetchBy(stranger, path, ""); status != 403 || strings.Contains(body, id) {
+				t.Errorf("another user's %s: %d %s", path, status, body)
+			}
+		}
+	}
+	shut("console", "console/console.js", "exchanges", "exchanges/"+id, "overview", "console?key=", "console?key="+strings.Repeat("A", len(key)), "exchanges?key=guess")
+	if status, _ := fetch("console?key="+key, "evil.test"); status != 403 {
+		t.Error("another name's page may use the key")
+	}
+	resp, err := (&http.Client{Timeout: time.Minute, Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Get(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	c := resp.Cookies()
+	if resp.StatusCode != 303 || resp.Header.Get("Location") != "/gatehouse/console" || len(c) != 1 || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode || c[0].Path != "/gatehouse/" || c[0].Value == key {
+		t.Errorf("the first use: %d %v", resp.StatusCode, resp.Header)
+	}
+	shut("console?key="+key, "exchanges") // which is good once
+	if status, _ := fetch("console?key="+key, ""); status != 200 {
+		t.Error("who is in already is not sent on")
 	}
 	if status, body := fetch("console", ""); status != 200 || !strings.Contains(body, "<title>Gatehouse") {
 		t.Errorf("the page: %d %s", status, body)

@@ -5,8 +5,10 @@
 // error or a panic becomes one RFC 9457 problem document (for gRPC callers the
 // status they understand), and what nothing answered is a 404, never an empty
 // 200. What would show how the backend is built is taken out of every
-// response: Server, Via, X-Powered-By and their kin, redirects to upstream
-// addresses, the bodies of 5xx answers, and trailers other than gRPC's.
+// response: Server, Via, X-Powered-By and their kin, upstream addresses in
+// redirects and links, the bodies of 5xx answers, and trailers other than gRPC's.
+// So is what an upstream has no word in, as who asks, and the sessions of the
+// host (mask.go). What is no answer is a 502.
 //
 // Each request leaves one entry in the log, named
 // http.handlers.gatehouse_api.decision, with what every stage concluded and
@@ -29,6 +31,7 @@
 // A panic is a 500 with reason api.panic and its stack in the log;
 // http.ErrAbortHandler passes on, since Caddy's proxy means it. A log that
 // stands still costs entries, which are counted, and keeps no request waiting.
-// When the response has begun before something fails, the connection is
-// aborted, so that a cut answer is never taken for a whole one.
+// An error that the upstream does not finish is a problem all the same. When the
+// response has begun before something fails, the connection is aborted, so that
+// a cut answer is never taken for a whole one.
 package api

@@ -33,6 +33,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		abort, err = h.run(rw, r)
 	}
 	rw.dropTrailers()
+	switch {
+	case abort && rw.held != 0:
+		abort = false // what broke off is not what the client gets
+	case err == nil && !abort && !rw.wrote && rw.held == 0 && r.Context().Err() == nil:
+		err = gate.Deny(&gate.Denial{Reason: gate.APIUpstreamFailed, Err: errUnanswered})
+	}
 
 	status, denial := h.conclude(ex, rw, err)
 	if !rw.wrote {
@@ -46,10 +52,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.
 		abort = true // too late for an answer; a cut one must not look whole
 	case h.Errors == "site":
 		ex.Publish(r, denial)
-		setHeaders(w, denial, ids)
+		rw.setHeaders(denial)
 		err = caddyhttp.HandlerError{StatusCode: status, Err: denial}
 	default:
-		h.render(w, r, ex, status, denial)
+		rw.render(status, denial)
 		err = nil
 	}
 	if rw.status != 0 && denial == nil {
@@ -102,7 +108,7 @@ func (h *Handler) conclude(ex *gate.Exchange, rw *response, err error) (int, *ga
 	case err != nil:
 		status, denial = denialOf(err)
 	case rw.held != 0:
-		status, denial = rw.held, &gate.Denial{Reason: upstreamReason(rw.held)}
+		status, denial = rw.held, &gate.Denial{Reason: upstreamReason(rw.held), Err: rw.why}
 	}
 	// A stage may also refuse late, in a body that the proxy reads; nothing is
 	// recorded of that yet.

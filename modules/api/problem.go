@@ -2,36 +2,43 @@ package api
 
 import (
 	"maps"
-	"net/http"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
-// render answers a request with its denial, in the protocol of its client.
-func (h *Handler) render(w http.ResponseWriter, r *http.Request, ex *gate.Exchange, status int, d *gate.Denial) {
-	setHeaders(w, d, []string{ex.ID})
+// render answers the request with its denial, in the protocol of its client.
+func (w *response) render(status int, d *gate.Denial) {
+	w.setHeaders(d)
+	out, r := w.ResponseWriter, w.r
 	switch gate.ProtocolOf(r) {
 	case gate.GRPC:
-		renderGRPC(w, r, status, d)
+		renderGRPC(out, r, status, d)
 	case gate.GRPCWeb:
-		renderGRPCWeb(w, r, status, d)
+		renderGRPCWeb(out, r, status, d)
 	case gate.Connect:
-		renderConnect(w, status, d)
+		renderConnect(out, status, d)
 	case gate.ConnectStream:
-		renderConnectStream(w, r, status, d)
+		renderConnectStream(out, r, status, d)
 	default:
-		ex.Problem(status, d).Write(w, r)
+		w.ex.Problem(status, d).Write(out, r)
 	}
 }
 
-// setHeaders takes out what a handler had prepared for a body that will not
-// come, and puts in what the denial asks for.
-func setHeaders(w http.ResponseWriter, d *gate.Denial, ids []string) {
+// ofBody are fields that say something of a body that will not come, or of where
+// another one is.
+var ofBody = [...]string{
+	"Content-Length", "Content-Encoding", "Content-Range", "Etag", "Last-Modified", "Accept-Ranges", "Trailer", "Location", "Set-Cookie",
+	"Content-Disposition", "Content-Language", "Content-Location", "Content-Digest", "Repr-Digest", "Digest", "Content-Md5", "Link", "Refresh",
+}
+
+// setHeaders takes out what a handler had prepared for its own answer, and puts
+// in what the denial asks for.
+func (w *response) setHeaders(d *gate.Denial) {
 	header := w.Header()
-	for _, name := range []string{"Content-Length", "Content-Encoding", "Content-Range", "Etag", "Last-Modified", "Accept-Ranges", "Trailer", "Location", "Set-Cookie"} {
+	for _, name := range ofBody {
 		delete(header, name)
 	}
 	maskHeader(header, nil)
-	header[gate.RequestIDHeader] = ids
+	header[gate.RequestIDHeader] = w.ids
 	maps.Copy(header, d.Header)
 }

@@ -1,13 +1,12 @@
 package api
 
 import (
+	"bufio"
+	"errors"
 	"io"
+	"net"
 	"net/http"
-	"net/url"
-	"slices"
 	"strings"
-
-	"github.com/caddyserver/caddy/v2"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -24,45 +23,80 @@ type response struct {
 	ids   []string
 	mask  bool // hold 5xx back
 
-	status int  // as the chain said; 0 while it has not
-	held   int  // the 5xx that was held back, or 0
-	wrote  bool // the header is on its way to the client
-	mute   bool // the body is not for the client
-	grpc   bool
+	status    int   // as the chain said; 0 while it has not
+	held      int   // the 5xx that was held back, or 0
+	why       error // it was, where it is no plain 5xx
+	hints     int   // interim answers that were passed on
+	swallowed int   // bytes of a body that nobody gets
+	wrote     bool  // the header is on its way to the client, or the connection is not ours
+	mute      bool  // the body is not for the client
+	grpc      bool
 }
+
+// maxHints bounds the interim answers of one request: an upstream may send them
+// for ever, and each is flushed.
+const maxHints = 8
 
 // Unwrap lets http.ResponseController hijack and set deadlines.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// Hijack is for what takes the connection over without a word.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.wrote = w.wrote || err == nil
+	return conn, buf, err
+}
+
 func (w *response) WriteHeader(status int) {
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		header := w.Header()
-		maskHeader(header, w.ex.Given)
-		header[gate.RequestIDHeader] = w.ids
-		w.ResponseWriter.WriteHeader(status)
+		w.hint(status)
 		return
 	}
 	if w.wrote || w.held != 0 {
 		return
 	}
 	header := w.Header()
-	w.status, w.grpc = status, strings.HasPrefix(header.Get("Content-Type"), "application/grpc")
-	if status >= 500 && w.mask && !w.grpc {
+	size := maskHeader(header, w.ex.Given)
+	w.status, w.grpc = status, isGRPC(header) && gate.ProtocolOf(w.r) == gate.GRPC
+	switch {
+	case status < 100 || status > 599:
+		w.held, w.why = http.StatusBadGateway, errStatus
+	case size > maxHeader:
+		clear(header) // it is not for those who ask, whoever answers now
+		w.held, w.why = http.StatusBadGateway, errLargeHeader
+	case status >= 500 && w.mask && !w.grpc:
 		w.held = status
+	}
+	if w.held != 0 {
 		return
 	}
 	w.wrote = true
-	maskHeader(header, w.ex.Given)
 	header[gate.RequestIDHeader] = w.ids
-	if _, ok := header["Location"]; ok {
-		w.maskLocation(header)
+	if w.maskAddress(header) { // the body usually repeats the address
+		w.mute = true
+		header["Content-Length"] = []string{"0"}
+		delete(header, "Content-Type")
+		delete(header, "Content-Encoding")
 	}
-	if !w.grpc {
-		delete(header, "Trailer")
+	if trailer := header["Trailer"]; trailer != nil {
+		w.maskTrailer(header, trailer)
 	}
 	if status != http.StatusSwitchingProtocols {
 		w.drain.ask(w.r, header)
 	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// hint passes an interim answer on. It runs while the proxy still waits for the
+// upstream. Clients of HTTP/1.0 know of none (RFC 9110, section 15.2).
+func (w *response) hint(status int) {
+	header := w.Header()
+	if size := maskHeader(header, w.ex.Given); w.hints >= maxHints || size > maxHeader || !w.r.ProtoAtLeast(1, 1) {
+		return
+	}
+	w.hints++
+	w.maskAddress(header)
+	header[gate.RequestIDHeader] = w.ids
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -71,9 +105,23 @@ func (w *response) Write(b []byte) (int, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.held != 0 || w.mute {
-		return len(b), nil
+		return w.swallow(len(b))
 	}
 	return w.ResponseWriter.Write(b)
+}
+
+// maxSwallowed bounds what is read of a body that nobody gets. To its end, as a
+// rule, so that the connection to the upstream can be used again.
+const maxSwallowed = 256 << 10
+
+var errSwallowed = errors.New("the answer is not for the client, and longer than 256 KiB")
+
+// swallow ends a body without end, behind which the client would wait for ever.
+func (w *response) swallow(n int) (int, error) {
+	if w.swallowed += n; w.swallowed > maxSwallowed {
+		return 0, errSwallowed
+	}
+	return n, nil
 }
 
 // ReadFrom keeps the server's fast path for files.
@@ -82,7 +130,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		w.WriteHeader(http.StatusOK)
 	}
 	if w.held != 0 || w.mute {
-		return io.Copy(io.Discard, src)
+		return io.Copy(struct{ io.Writer }{w}, src)
 	}
 	if rf, ok := w.ResponseWriter.(io.ReaderFrom); ok {
 		return rf.ReadFrom(src)
@@ -110,68 +158,28 @@ func (w *response) dropTrailers() {
 		return // trailers need a chunked body
 	}
 	for name := range header {
-		if rest, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && (!w.grpc && !strings.HasPrefix(rest, "Grpc-") || telltale(rest)) {
+		if rest, ok := strings.CutPrefix(name, http.TrailerPrefix); ok && (!w.grpc && !strings.HasPrefix(rest, "Grpc-") || !mayTrail(rest)) {
 			delete(header, name)
 		}
 	}
 }
 
-// telltales are header fields that only say what the backend is made of.
-var telltales = [...]string{
-	"Server", "Via", "X-Powered-By", "X-Aspnet-Version", "X-Aspnetmvc-Version",
-	"X-Backend-Server", "X-Generator", "X-Runtime", "X-Served-By", "X-Upstream",
-}
-
-// maskHeader also takes out what is the gateway's alone to say: an upstream has
-// no word in who the caller is, nor in the sessions of any API of the host,
-// whose cookies are none but those given.
-func maskHeader(h http.Header, given []string) {
-	for _, name := range telltales {
-		delete(h, name)
-	}
-	for name := range h {
-		if strings.HasPrefix(name, gate.Asserted) {
-			delete(h, name)
-		}
-	}
-	if foreign := func(line string) bool { return gate.OfSession(line) && !slices.Contains(given, line) }; slices.ContainsFunc(h["Set-Cookie"], foreign) {
-		if kept := slices.DeleteFunc(slices.Clone(h["Set-Cookie"]), foreign); len(kept) > 0 {
-			h["Set-Cookie"] = kept
-		} else {
-			delete(h, "Set-Cookie")
-		}
-	}
-}
-
-func telltale(name string) bool {
-	for _, t := range telltales {
-		if t == name {
-			return true
-		}
-	}
-	return false
-}
-
-// maskLocation makes a redirect to the upstream's own address relative. The
-// body goes with it, since it usually repeats the address.
-func (w *response) maskLocation(header http.Header) {
-	repl, ok := w.r.Context().Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
+// maskTrailer keeps those announced trailers that a client of gRPC may see. What
+// is not announced when the header goes out is not sent at the end.
+func (w *response) maskTrailer(header http.Header, lines []string) {
+	delete(header, "Trailer")
+	if !w.grpc {
 		return
 	}
-	upstream, _ := repl.GetString("http.reverse_proxy.upstream.hostport")
-	target, err := url.Parse(header.Get("Location"))
-	if err != nil || upstream == "" || target.Host == "" || !strings.EqualFold(target.Host, upstream) {
-		return
+	var kept []string
+	for _, line := range lines {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = http.CanonicalHeaderKey(strings.Trim(name, " \t")); name != "" && mayTrail(name) {
+				kept = append(kept, name)
+			}
+		}
 	}
-	target.Scheme, target.Host, target.User = "", "", nil
-	if !strings.HasPrefix(target.Path, "/") || strings.HasPrefix(target.Path, "//") {
-		target.Path = "/" + strings.TrimLeft(target.Path, "/") // never another authority
-	}
-	header.Set("Location", target.String())
-	w.mute = true
-	header.Set("Content-Length", "0")
-	for _, name := range []string{"Content-Type", "Content-Encoding"} {
-		delete(header, name)
+	if len(kept) > 0 {
+		header["Trailer"] = []string{strings.Join(kept, ", ")}
 	}
 }

@@ -1,18 +1,13 @@
 package console
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os/signal"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -276,6 +271,7 @@ func consoleCommand() *cobra.Command {
 		Use:   "console [--listen <address>]",
 		Short: "Serves the running gateway's console to a browser on this machine",
 		Long: "Serves the running gateway's console to a browser on this machine, until interrupted. " +
+			"The printed address lets one browser in, once; nobody else on the machine. " +
 			"Use it where the admin endpoint is a unix socket, or refuses browsers as Caddy does unless its `origins` have an empty one.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -287,79 +283,4 @@ func consoleCommand() *cobra.Command {
 	at.flags(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "localhost:0", "where to listen; 0 finds a free port")
 	return cmd
-}
-
-// show passes on what the console's page asks for, and nothing else of the
-// admin endpoint.
-func (e *endpoint) show(ctx context.Context, out io.Writer, listen string) error {
-	address, err := e.find()
-	if err != nil {
-		return err
-	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", listen)
-	if err != nil {
-		return fmt.Errorf("listening: %w", err)
-	}
-	own := ln.Addr().(*net.TCPAddr)
-	if !own.IP.IsLoopback() {
-		_ = ln.Close()
-		return fmt.Errorf("%s can be reached from other machines; listen on localhost and use a tunnel", listen)
-	}
-	srv := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Another site's page must not get at this under a name of its own.
-		host, port, _ := net.SplitHostPort(r.Host)
-		if port != strconv.Itoa(own.Port) || host != "localhost" && host != own.IP.String() {
-			http.Error(w, "this console answers to localhost only", http.StatusForbidden)
-			return
-		}
-		pass(w, r, address)
-	})}
-	go func() {
-		<-ctx.Done()
-		_ = srv.Close()
-	}()
-	if _, err := fmt.Fprintf(out, "http://localhost:%d%sconsole\n", own.Port, prefix); err != nil {
-		return err
-	}
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
-
-// pass answers with what the admin endpoint answers.
-func pass(w http.ResponseWriter, r *http.Request, address string) {
-	place := strings.TrimPrefix(r.URL.Path, prefix)
-	part, _, _ := strings.Cut(place, "/")
-	// One with dots in it would be another on the way.
-	if r.Method != http.MethodGet || place == r.URL.Path || path.Clean(r.URL.Path) != r.URL.Path || part != "console" && part != "exchanges" && part != "overview" {
-		http.NotFound(w, r)
-		return
-	}
-	header := registry.Authorized()
-	if id := r.Header.Get("Last-Event-ID"); id != "" {
-		header.Set("Last-Event-ID", id)
-	}
-	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, (&url.URL{Path: r.URL.Path, RawQuery: r.URL.RawQuery}).RequestURI(), header, nil)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadGateway)
-		return
-	}
-	defer resp.Body.Close()
-	stop := context.AfterFunc(r.Context(), func() { _ = resp.Body.Close() }) // ends a stream
-	defer stop()
-	for _, name := range []string{"Content-Type", "Content-Security-Policy", "Cache-Control", "X-Content-Type-Options", "X-Frame-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy", "Cross-Origin-Resource-Policy"} {
-		if v := resp.Header.Get(name); v != "" {
-			w.Header().Set(name, v)
-		}
-	}
-	w.WriteHeader(resp.StatusCode)
-	buf := make([]byte, 32<<10)
-	for {
-		n, err := resp.Body.Read(buf)
-		if _, werr := w.Write(buf[:n]); werr != nil || err != nil {
-			return
-		}
-		_ = http.NewResponseController(w).Flush()
-	}
 }

@@ -20,5 +20,6 @@
 // and browsers come back where they left off. With `admin off` nothing is
 // remembered. The console shows no credential, query, body or header other than
 // the User-Agent, but it does show who asked for what: the admin endpoint is as
-// private as it ever was.
+// private as it ever was. What `caddy gatehouse console` serves lends the operator's
+// word to one browser, by a key that is good once, and to nobody else (relay.go).
 package console

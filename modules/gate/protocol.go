@@ -31,9 +31,9 @@ func (p Protocol) String() string { return protocolNames[p] }
 // content type says of the messages.
 func (p Protocol) Framed() bool { return p != HTTP && p != Connect }
 
-// isType reports whether a content type is the named one, of messages of whatever
+// IsType reports whether a content type is the named one, of messages of whatever
 // kind.
-func isType(ct, name string) bool {
+func IsType(ct, name string) bool {
 	rest, is := strings.CutPrefix(ct, name)
 	return is && (rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' ')
 }
@@ -45,9 +45,9 @@ func ProtocolOf(r *http.Request) Protocol {
 		ct = v[0]
 	}
 	switch {
-	case isType(ct, "application/grpc-web"), isType(ct, "application/grpc-web-text"):
+	case IsType(ct, "application/grpc-web"), IsType(ct, "application/grpc-web-text"):
 		return GRPCWeb
-	case isType(ct, "application/grpc"):
+	case IsType(ct, "application/grpc"):
 		return GRPC
 	case strings.HasPrefix(ct, "application/connect+"):
 		return ConnectStream

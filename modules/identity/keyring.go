@@ -2,13 +2,13 @@ package identity
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
 	"slices"
@@ -35,6 +35,7 @@ type keyEntry struct {
 	hash    [sha256.Size]byte
 	who     *proven
 	expires time.Time // zero: never
+	born    uint64    // the revision of live objects that created it
 	old     []*keyEntry
 	honey   bool
 	use     *keyUse
@@ -111,12 +112,22 @@ func (e *keyEntry) count(u *keyUse) {
 	}
 }
 
-// addOld puts the secrets of before behind all current ones.
+// addOld adds the secrets of before, where nobody has them.
 func (byHash hashes) addOld(e *keyEntry) {
 	for _, old := range e.old {
 		if byHash[old.hash] == nil {
 			byHash[old.hash] = old
 		}
+	}
+}
+
+// claim adds a secret. Of two keys that have it, now or from before a rotation,
+// the older one does: whoever may create keys must not switch off another's, or
+// answer for it. Creating one is refused (admitKey); a storage may have both.
+func (byHash hashes) claim(e *keyEntry) {
+	other := byHash[e.hash]
+	if other == nil || cmp.Or(cmp.Compare(e.born, other.born), strings.Compare(e.who.principal.Client, other.who.principal.Client)) < 0 {
+		byHash[e.hash] = e
 	}
 }
 
@@ -140,17 +151,21 @@ var keys = registry.NewKind(registry.Kind[*keyEntry, hashes]{
 		}
 		return e, err
 	},
+	Born: func(e *keyEntry, revision uint64) {
+		e.born = revision
+		for _, old := range e.old {
+			old.born = revision
+		}
+	},
 	State: keyState,
 	Used:  "`identity` with `keys` in its block",
 	Index: func(all map[string]*keyEntry) hashes {
 		byHash := make(hashes, len(all))
-		for _, id := range slices.Sorted(maps.Keys(all)) { // of two with one hash, the same one wins each time
-			if e := all[id]; byHash[e.hash] == nil {
-				byHash[e.hash] = e
+		for _, e := range all {
+			byHash.claim(e)
+			for _, old := range e.old {
+				byHash.claim(old)
 			}
-		}
-		for _, id := range slices.Sorted(maps.Keys(all)) {
-			byHash.addOld(all[id])
 		}
 		keyUses.retain(all)
 		return byHash

@@ -2,7 +2,9 @@ package identity
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -61,8 +63,25 @@ func (e *keyEntry) state(now time.Time) (word string, until time.Time) {
 	return keyActive, e.expires
 }
 
-// It asks about keys, and so cannot be there when they are declared.
-func init() { keys.Doubt = doubtKey }
+// They ask about keys, and so cannot be there when those are declared.
+func init() { keys.Admit, keys.Doubt = admitKey, doubtKey }
+
+// admitKey refuses a secret that is, or was until lately, another key's: of two,
+// one would count as the other. Nobody can mean that, so it cannot be forced.
+func admitKey(id string, is *keyEntry) error {
+	live, filed := keys.Running().Load(), hashes(nil)
+	if app, err := caddy.ActiveContext().AppIfConfigured("gatehouse_identity"); err == nil && app.(*App).keys != nil {
+		filed = app.(*App).keys.byHash
+	}
+	for _, e := range append([]*keyEntry{is}, is.old...) {
+		for _, others := range []hashes{live, filed} {
+			if other := others[e.hash]; other != nil && other.who.principal.Client != id {
+				return caddy.APIError{HTTPStatus: http.StatusConflict, Err: errors.New("another key has its sha256, and one of them would never be found")}
+			}
+		}
+	}
+	return nil
+}
 
 // doubtKey asks back about keys that would be refused, or count as somebody
 // else's or nobody's, though their maker thinks otherwise.
@@ -73,9 +92,6 @@ func doubtKey(_ registry.Has, id string, was, is *keyEntry) (doubts []string) {
 	if fresh {
 		if who, _ := is.good(now); who == nil {
 			doubt("the key would be refused: its time was over at %s", is.expires.UTC().Format(time.RFC3339))
-		}
-		if other := keys.Running().Load()[is.hash]; other != nil && other.who.principal.Client != id {
-			doubt("another key has its sha256, and one of them would never be found")
 		}
 	}
 	if fresh || is.outlives(was) {

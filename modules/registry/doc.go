@@ -8,7 +8,9 @@
 // A change is acknowledged once it is in Caddy's storage, and leaves an audit
 // record behind: in the log, and in a trail of at least 16,384 changes that can
 // be asked. Operators may have roles that say what they may change. What looks
-// like a mistake to the owner of a kind is asked back about, once (doubt.go).
+// like a mistake to the owner of a kind is asked back about, once (doubt.go). An
+// object knows which revision created it, since of two that claim the same the
+// older one has it.
 //
 // Several nodes meet in the storage: each looks at the journal there when
 // another tells over the cluster's link that it has changed something, and

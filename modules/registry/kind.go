@@ -30,8 +30,14 @@ type Kind[T, S any] struct {
 	Read func(id string, value json.RawMessage) (T, error)
 
 	// Admit may refuse a change that Read would accept, for what only the
-	// running configuration can tell. May be nil.
+	// running configuration can tell, or what else there is: the registry is
+	// locked meanwhile, as for Doubt. The error is a 400 unless it is a
+	// caddy.APIError. May be nil.
 	Admit func(id string, object T) error
+
+	// Born tells an object which revision created it: of two that claim the same,
+	// the older one has it. May be nil.
+	Born func(object T, revision uint64)
 
 	// Doubt names what speaks against a change that somebody asks for. It is
 	// refused, unless the request says `force`, and then answered with warnings.
@@ -66,6 +72,7 @@ type kind interface {
 	app() string
 	read(id string, value json.RawMessage) (any, error)
 	admit(id string, object any) error
+	born(object any, revision uint64)
 	doubt(has Has, id string, was, is any) []string
 	state(id string, value json.RawMessage, now time.Time) (string, time.Time)
 	used() string
@@ -90,6 +97,12 @@ func (k *Kind[T, S]) admit(id string, object any) error {
 		return nil
 	}
 	return k.Admit(id, object.(T))
+}
+
+func (k *Kind[T, S]) born(object any, revision uint64) {
+	if k.Born != nil {
+		k.Born(object.(T), revision)
+	}
 }
 
 func (k *Kind[T, S]) used() string { return k.Used }

@@ -92,6 +92,7 @@ func (*Packed[T, S]) app() string    { return "" }
 
 func (k *Packed[T, S]) read(_ string, value json.RawMessage) (any, error) { return k.Read(value) }
 
+func (k *Packed[T, S]) born(any, uint64) {}
 func (k *Packed[T, S]) admit(id string, object any) error {
 	if is := k.ID(object.(T)); is != id {
 		return fmt.Errorf("the id of this object is %s: it follows from what it is about; POST it to %s%s, and it gets it", is, prefix, k.Name)

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 	"go.uber.org/zap"
 )
@@ -33,6 +34,7 @@ const (
 type object struct {
 	ID      string          `json:"id"`
 	Version uint64          `json:"version,omitempty"` // the journal's revision that wrote it
+	Created uint64          `json:"created,omitempty"` // the one that created it; not kept of a packed kind's
 	Updated time.Time       `json:"updated,omitzero"`
 	By      string          `json:"by,omitempty"`
 	Source  string          `json:"source"` // live or config
@@ -315,7 +317,17 @@ func (s *store) understand(t *table, o *object) {
 	if o.ready, err = t.kind.read(o.ID, o.Value); err != nil {
 		o.ready = nil
 		s.logger.Load().Error("a live object cannot be understood and has no effect", zap.String("kind", t.kind.name()), zap.String("id", o.ID), zap.Error(err))
+		return
 	}
+	t.kind.born(o.ready, o.born())
+}
+
+// born is the revision that created the object, or the best that is known of it.
+func (o *object) born() uint64 {
+	if o.Created == 0 {
+		return o.Version
+	}
+	return o.Created
 }
 
 func objectKey(kind, id string) string { return root + "/" + kind + "/" + id + ".json" }
@@ -379,8 +391,19 @@ func (s *store) write(ctx context.Context, kind, id, by string, edit edit) (*obj
 			}
 		}
 		o = &object{ID: id, Version: c.Revision, Updated: now, By: by, Source: "live", Value: value}
+		switch {
+		case p != nil:
+		case old == nil:
+			o.Created = c.Revision
+		default:
+			o.Created = old.born()
+		}
 		if o.ready, err = t.kind.read(id, value); err == nil {
+			t.kind.born(o.ready, o.born())
 			err = t.kind.admit(id, o.ready)
+		}
+		if _, own := errors.AsType[caddy.APIError](err); own {
+			return nil, 0, err
 		}
 		if err != nil {
 			return nil, 0, badRequest("%w", err)

@@ -17,7 +17,7 @@ type Router[V any] struct{ root node[V] }
 type node[V any] struct {
 	literals map[string]*node[V]
 	folded   map[string][]literal[V] // the literals, as some servers know them
-	params   []*param[V] // those with more literal text first
+	params   []*param[V]             // those with more literal text first
 	leaf     *leaf[V]
 }
 

@@ -131,7 +131,7 @@ var nothing = []set{0}
 
 const (
 	maxSets  = 1024 // that a pattern is asked about
-	maxClass = 8   // characters of a class that is worth to be told apart
+	maxClass = 8    // characters of a class that is worth to be told apart
 )
 
 // needs finds the sets of which a text of ASCII must have one. None means that it
