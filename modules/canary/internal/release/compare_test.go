@@ -208,21 +208,21 @@ func TestLoudCallers(t *testing.T) {
 	const usually, always = 0.01, 1
 	for name, test := range map[string]struct {
 		loud    int // callers who provoke failures, as much as counts
-		others  int // the results of others, a second
+		others  int // the results of others, in ten seconds
 		callers int // how many others there are
 		fail    float64
 		found   bool
 	}{
-		"one, and few others":           {1, 1, 30, usually, false},
-		"one, and many":                 {1, 20, 300, usually, false},
-		"two, among many":               {2, 2, 60, usually, false},
-		"three, among many":             {3, 4, 100, usually, false},
-		"one and few, and all fails":    {1, 1, 30, always, true},
-		"one and few, and half fails":   {1, 1, 30, 0.5, true},
-		"two and many, and half fails":  {2, 5, 60, 0.5, true},
-		"few callers, and most fail":    {4, 1, 1, usually, true},
+		"one, and few others":           {1, 5, 30, usually, false},
+		"one, and many":                 {1, 200, 300, usually, false},
+		"two, among many":               {2, 20, 60, usually, false},
+		"three, among many":             {3, 40, 100, usually, false},
+		"one and few, and all fails":    {1, 5, 30, always, true},
+		"one and few, and half fails":   {1, 5, 30, 0.5, true},
+		"two and many, and half fails":  {2, 50, 60, 0.5, true},
+		"few callers, and most fail":    {4, 10, 1, usually, true},
 		"nobody but one":                {1, 0, 1, usually, true},
-		"many, and a quarter is failed": {0, 5, 300, 0.25, true},
+		"many, and a quarter is failed": {0, 50, 300, 0.25, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(20) {
@@ -233,7 +233,7 @@ func TestLoudCallers(t *testing.T) {
 					for range 40 {
 						w.Add(Stable, Point(w.rng.Uint64()), noisy(w.rng, usually), took(20), w.now)
 					}
-					for range test.others {
+					for range (second+1)*test.others/10 - second*test.others/10 {
 						who := Start.Add(strconv.Itoa(w.rng.IntN(test.callers))).Mix()
 						w.Add(Canary, who, noisy(w.rng, test.fail), took(20), w.now)
 					}
