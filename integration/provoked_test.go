@@ -55,23 +55,24 @@ func (g *gateway) together(t *testing.T, n int, path, addr string) {
 	all.Wait()
 }
 
-const hasty = "transport gatehouse {\n try_timeout 200ms\n timeout 500ms\n}"
+const hasty = "transport gatehouse {\n try_timeout 1s\n timeout 1s\n}"
 
 // TestCrashingOperation: who asks for what makes the backend drop the connection
 // closes nothing, for others or on another API with the same upstream.
 func TestCrashingOperation(t *testing.T) {
-	b := fragile(t)
-	gw := start(t, behindProxy, fmt.Sprintf("handle /other/* {\n api other {\n reverse_proxy %s\n}\n}\nhandle {\n%s\n}", b.addr(), proxied("", b.addr())))
-	for i := range 10 {
-		if a := gw.at(t, "/crash", "198.18.0.1"); a.reason() != "resilience.unreachable" {
-			t.Fatalf("crash %d: %d %s", i, a.status, a.reason())
+	for _, upstreams := range []string{fragile(t).addr(), fragile(t).addr() + " " + fragile(t).addr()} {
+		gw := start(t, behindProxy, fmt.Sprintf("handle /other/* {\n api other {\n reverse_proxy %s\n}\n}\nhandle {\n%s\n}", upstreams, proxied("", upstreams)))
+		for i := range 10 {
+			if a := gw.at(t, "/crash", "198.18.0.1"); a.reason() != "resilience.unreachable" {
+				t.Fatalf("crash %d: %d %s", i, a.status, a.reason())
+			}
 		}
-	}
-	gw.together(t, 40, "/crash", "198.18.0.1")
-	for i := range 40 {
-		for _, path := range []string{"/", "/other/one"} {
-			if a := gw.at(t, path, address(i)); a.status != 200 {
-				t.Fatalf("%s for caller %d: %d %s", path, i, a.status, a.reason())
+		gw.together(t, 40, "/crash", "198.18.0.1")
+		for i := range 40 {
+			for _, path := range []string{"/", "/other/one"} {
+				if a := gw.at(t, path, address(i)); a.status != 200 {
+					t.Fatalf("%s for caller %d: %d %s", path, i, a.status, a.reason())
+				}
 			}
 		}
 	}

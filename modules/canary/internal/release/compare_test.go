@@ -225,7 +225,8 @@ func TestLoudCallers(t *testing.T) {
 		"many, and a quarter is failed": {0, 50, 300, 0.25, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(20) {
+			const worlds uint64 = max(20/part, 2)
+			for seed := range worlds {
 				w := newWorld(seed, usual, nil)
 				found := false
 				for second := range 300 {
