@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -342,6 +343,31 @@ func TestWholeBody(t *testing.T) {
 	}
 	if again := answerOf(a, r, ex, 0, time.Now()); again != a {
 		t.Error("a second canary watches anew")
+	}
+}
+
+// TestCounted: one customer's networks of IPv6 stay each by itself, and count
+// as one caller.
+func TestCounted(t *testing.T) {
+	of := func(addr string, p *gate.Principal) (stays, counts release.Point) {
+		ex := &gate.Exchange{Client: netip.MustParseAddr(addr), Principal: p}
+		stays = caller(ex)
+		return stays, counted(ex, stays)
+	}
+	a, one := of("2001:db8:1:1::1", nil)
+	b, two := of("2001:db8:1:2::1", nil)
+	_, three := of("2001:db8:2:1::1", nil)
+	if a == b || one != two || one == three {
+		t.Errorf("they stay by %d and %d, and count as %d, %d and, elsewhere, %d", a, b, one, two, three)
+	}
+	ann := &gate.Principal{Subject: "ann", Issuer: "main"}
+	a, one = of("2001:db8:1:1::1", ann)
+	b, two = of("192.0.2.1", ann)
+	if a != b || one != two || a != one {
+		t.Error("a principal is not the same caller everywhere")
+	}
+	if a, one = of("192.0.2.1", nil); a != one {
+		t.Error("an address stays by one point and counts by another")
 	}
 }
 

@@ -13,7 +13,8 @@ const ticketLength = 26
 
 // ticket is the random id that a caller's cookie holds, or a new one that is
 // given to it. It proves nothing, and who invents one gets the release that
-// goes with it.
+// goes with it; sealing it would not help, as whoever asks without one is given
+// another each time.
 func (h *Handler) ticket(w http.ResponseWriter, r *http.Request, mode gate.Mode) string {
 	if id := find(r.Header["Cookie"], h.Cookie); wellFormed(id) {
 		return id

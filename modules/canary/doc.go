@@ -12,10 +12,13 @@
 // the response header, of the requests that went to one or the other by the
 // weight alone: whoever asks for a release by force chose it, and would bias
 // what is seen. Nothing is concluded from few results, differences that may be
-// chance, or one caller's doing; internal/release has the mathematics, and its
-// tests simulate how often it is wrong. A client that leaves is no failure, but
-// the time it waited counts: a release that hangs is left by its clients first.
-// The time in which the client itself is waited for does not count.
+// chance, or what one caller does, or two among many: the others must fare worse
+// as well. internal/release has the mathematics, and its tests simulate how often
+// it is wrong. Results count for a principal or a network and not for a cookie,
+// which anybody can choose, by asking for new ones until one suits. A client that
+// leaves is no failure, but the time it waited counts: a release that hangs is
+// left by its clients first. The time in which the client itself is waited for
+// does not count.
 //
 // A rollback is no refusal, so it has no reason among gate's. It is a decision
 // of the request at which it was noticed, with the rule `<release> rolled back:

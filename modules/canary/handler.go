@@ -26,7 +26,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return next.ServeHTTP(w, r)
 	}
 
-	a := answerOf(w, r, ex, caller, began)
+	a := answerOf(w, r, ex, counted(ex, caller), began)
 	if choice == taken || choice == forced {
 		return h.take(a, r, choice)
 	}
@@ -95,8 +95,7 @@ func (h *Handler) choose(w http.ResponseWriter, r *http.Request, ex *gate.Exchan
 	return passed
 }
 
-// caller is who asks, as well as is known: what of one caller's results counts
-// is bounded by it.
+// caller is who asks, as well as is known.
 func caller(ex *gate.Exchange) release.Point {
 	p := ex.Principal
 	if p == nil {
@@ -107,6 +106,18 @@ func caller(ex *gate.Exchange) release.Point {
 		subject = p.Client
 	}
 	return release.Start.Add(p.Issuer).Add(subject).Mix()
+}
+
+// counted is whom a result is counted for: what of one caller's results counts
+// is bounded by it. Whatever a cookie says, that is a principal or a network; in
+// IPv6 a /48, of which one customer may well have all.
+func counted(ex *gate.Exchange, caller release.Point) release.Point {
+	if ex.Principal != nil || !ex.Client.Is6() {
+		return caller
+	}
+	b := ex.Client.As16()
+	clear(b[6:])
+	return release.Start.Add(string(b[:])).Mix()
 }
 
 // network hashes the address as callers are counted by it.

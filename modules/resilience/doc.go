@@ -3,7 +3,10 @@
 // reverse_proxy: `transport gatehouse` and `lb_policy gatehouse`, which an api
 // block gives to every reverse_proxy that names none.
 //
-// Each upstream has a breaker, which is kept over reloads. A request that fails
+// Each upstream has a breaker, which is kept over reloads. What one caller can
+// provoke, failures and time-outs, is set against how others fare, and closes an
+// upstream for nobody whom it answers; connections that do not come about count
+// whoever asked. A breaker takes some 2 KiB for that. A request that fails
 // is tried again elsewhere by Caddy's own loop (lb_retries) if repeating it is
 // harmless: nothing was sent yet, or its method is idempotent, or it carries an
 // Idempotency-Key; its body is there as a whole; the deadline is not over; and

@@ -29,9 +29,9 @@ var (
 
 // note tells an upstream's breaker what became of a request, and everybody
 // else when that changes its state.
-func (t *Transport) note(of *target, permit breaker.Permit, o breaker.Outcome) {
+func (t *Transport) note(of *target, permit breaker.Permit, r breaker.Result) {
 	now := gate.Now()
-	state, changed := of.Done(permit, o, now)
+	state, changed := of.Done(permit, r, now)
 	if !changed {
 		return
 	}

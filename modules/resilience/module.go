@@ -65,8 +65,8 @@ type Breaker struct {
 	// The time that the ratio looks back at. Default: 10s.
 	Window caddy.Duration `json:"window,omitempty"`
 
-	// How many requests in a row that are not answered at all open the breaker.
-	// Default: 5.
+	// How many requests in a row open the breaker for which there was no
+	// connection, or no answer in a time in which nobody was answered. Default: 5.
 	Consecutive int `json:"consecutive,omitempty"`
 
 	// How long the breaker is open the first time; each time that follows soon
@@ -82,9 +82,9 @@ type Breaker struct {
 	// The status codes that are failures; 5 means all of 5xx. Default: 5.
 	Statuses []int `json:"statuses,omitempty"`
 
-	// What happens when every breaker is open and the upstreams do answer, but
-	// badly: `pass` sends requests on, since who provokes errors must not be
-	// able to close the API for all, `refuse` answers 503. Default: `pass`.
+	// What happens when every breaker is open and the upstreams can be reached,
+	// but answer badly: `pass` sends requests on, since who provokes errors must
+	// not be able to close the API for all, `refuse` answers 503. Default: `pass`.
 	AllOpen string `json:"all_open,omitempty"`
 }
 

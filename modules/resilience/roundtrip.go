@@ -2,8 +2,10 @@ package resilience
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -50,14 +52,15 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 
 	permit, ok := try.enter()
 	if !ok {
-		if denial := try.refuse(); denial != nil {
+		var denial *gate.Denial
+		if permit, denial = try.refuse(); denial != nil {
 			return nil, try.fail(denial)
 		}
 	}
 	res, err := try.send()
 	outcome, denial := try.judge(res, err)
-	if ok && try.target != nil {
-		t.note(try.target, permit, outcome)
+	if try.target != nil {
+		t.note(try.target, permit, try.result(outcome))
 	}
 	switch {
 	case denial != nil:
@@ -119,9 +122,11 @@ func (y *try) enter() (breaker.Permit, bool) {
 
 // refuse says why the request may not go to an upstream whose breaker is open,
 // unless it may.
-func (y *try) refuse() *gate.Denial {
-	if y.t.Breaker.AllOpen == "pass" && y.target.Look(false, y.began) != breaker.Deaf && !y.t.better(y.target, y.began) {
-		return nil
+func (y *try) refuse() (breaker.Permit, *gate.Denial) {
+	if y.t.Breaker.AllOpen == "pass" && !y.t.better(y.target, y.began) {
+		if permit, ok := y.target.Pass(callerOf(y.ex)); ok {
+			return permit, nil
+		}
 	}
 	wait := int64((y.target.Wait(y.began) + time.Second - 1) / time.Second)
 	denial := &gate.Denial{
@@ -130,9 +135,9 @@ func (y *try) refuse() *gate.Denial {
 	}
 	if y.mode == gate.Shadow {
 		_ = y.ex.Decide(gate.Resilience, y.mode, y.rule(), denial, y.first) // shadow refuses nothing
-		return nil
+		return breaker.Permit{}, nil
 	}
-	return denial
+	return breaker.Permit{}, denial
 }
 
 // better reports whether there is an upstream that would do better.
@@ -154,6 +159,7 @@ func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denia
 		return breaker.Fine, nil
 	}
 	var denial *gate.Denial
+	var late net.Error
 	gone := y.r.Context().Err() != nil
 	switch {
 	case errors.Is(err, errTimeout), errors.Is(err, context.DeadlineExceeded) && gone:
@@ -161,7 +167,31 @@ func (y *try) judge(res *http.Response, err error) (breaker.Outcome, *gate.Denia
 	case gone, errors.Is(err, errUpload), errors.As(err, &denial), y.overdue(), y.impossible():
 		return breaker.Unknown, nil //nolint:nilerr // a failure, but nobody's here
 	}
-	return breaker.Unanswered, &gate.Denial{Reason: gate.ResilienceUnreachable, Err: err}
+	outcome := breaker.Broken
+	switch {
+	case unreached(err):
+		outcome = breaker.Unreached
+	case errors.As(err, &late) && late.Timeout(): // one of Caddy's own options
+		outcome = breaker.Unanswered
+	}
+	return outcome, &gate.Denial{Reason: gate.ResilienceUnreachable, Err: err}
+}
+
+// unreached reports whether there was no connection, which no request can be
+// the cause of: it failed to come about, or they could not agree on TLS. One
+// that breaks off later may be the doing of whoever sent the request.
+func unreached(err error) bool {
+	var dial reverseproxy.DialError
+	var op *net.OpError
+	var certificate *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	return errors.As(err, &dial) || errors.As(err, &certificate) || errors.As(err, &record) ||
+		errors.As(err, &op) && (op.Op == "dial" || op.Op == "remote error") // the latter is an alert of TLS
+}
+
+// result is what the breaker is told.
+func (y *try) result(o breaker.Outcome) breaker.Result {
+	return breaker.Result{Outcome: o, Caller: callerOf(y.ex), Began: y.began, Again: y.run != nil && y.run.met(y.upstream)}
 }
 
 // impossible reports whether the request could be sent to nobody, and no

@@ -1,6 +1,7 @@
 package resilience
 
 import (
+	"hash/maphash"
 	"strings"
 	"sync"
 
@@ -106,6 +107,31 @@ func (ts *targets) evict() bool {
 		}
 	}
 	return false
+}
+
+var callerSeed = maphash.MakeSeed()
+
+// callerOf is who asks, as far as breakers tell callers apart: a tenant, a
+// subject, or a network. In IPv6 that is a /48, of which one customer may well
+// have all.
+func callerOf(ex *gate.Exchange) uint64 {
+	if ex == nil {
+		return 0
+	}
+	p := ex.Principal
+	switch {
+	case p == nil:
+		a := ex.Client.As16()
+		if ex.Client.Is6() {
+			return maphash.Bytes(callerSeed, a[:6])
+		}
+		return maphash.Bytes(callerSeed, a[:])
+	case p.Tenant != "":
+		return maphash.String(callerSeed, p.Tenant)
+	case p.Subject != "":
+		return maphash.String(callerSeed, p.Issuer) ^ maphash.String(callerSeed, p.Subject)
+	}
+	return maphash.String(callerSeed, p.Issuer) ^ maphash.String(callerSeed, p.Client)
 }
 
 // release gives the targets back. Requests may still be on their way, and use

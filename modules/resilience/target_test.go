@@ -1,11 +1,19 @@
 package resilience
 
 import (
+	"crypto/tls"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
 )
 
@@ -18,6 +26,72 @@ func TestReleasedTargets(t *testing.T) {
 		ts.of(reverseproxy.DialInfo{Address: dial, Upstream: &reverseproxy.Upstream{Dial: dial}})
 		if n, there := pool.References(poolKey{dial, ts.settings, ts.failures}); there {
 			t.Errorf("%s is still held %d times", dial, n)
+		}
+	}
+}
+
+// TestUnreached: what no request can be the cause of, and what one may be.
+func TestUnreached(t *testing.T) {
+	drop := http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) })
+	plain, secret, proving := httptest.NewServer(drop), httptest.NewTLSServer(drop), httptest.NewUnstartedServer(drop)
+	proving.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert}
+	proving.StartTLS()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = closed.Close()
+	trusting := secret.Client().Transport
+	for _, u := range []*httptest.Server{plain, secret, proving} {
+		u.Config.ErrorLog = log.New(io.Discard, "", 0)
+		t.Cleanup(u.Close)
+	}
+	for name, c := range map[string]struct {
+		by   http.RoundTripper
+		url  string
+		want bool
+	}{
+		"a closed port":                {new(http.Transport), "http://" + closed.Addr().String(), true},
+		"a certificate nobody vouches": {new(http.Transport), secret.URL, true},
+		"no TLS":                       {new(http.Transport), "https" + plain.URL[len("http"):], true},
+		"a certificate is asked for":   {trusting, proving.URL, true},
+		"a connection is dropped":      {new(http.Transport), plain.URL, false},
+		"one with TLS is dropped":      {trusting, secret.URL, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			req, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url, nil)
+			res, err := c.by.RoundTrip(req)
+			if err == nil {
+				_ = res.Body.Close()
+				t.Fatal("it was answered")
+			}
+			if got := unreached(err); got != c.want {
+				t.Errorf("%v: %v, want %v", err, got, c.want)
+			}
+		})
+	}
+}
+
+// TestCallerOf: who is told apart, and who is not.
+func TestCallerOf(t *testing.T) {
+	at := func(addr string) *gate.Exchange { return &gate.Exchange{Client: netip.MustParseAddr(addr)} }
+	as := func(p gate.Principal) *gate.Exchange { return &gate.Exchange{Principal: &p} }
+	for name, c := range map[string]struct {
+		a, b *gate.Exchange
+		same bool
+	}{
+		"two addresses":              {at("192.0.2.1"), at("192.0.2.2"), false},
+		"two networks of a customer": {at("2001:db8:1:1::1"), at("2001:db8:1:2::1"), true},
+		"those of two":               {at("2001:db8:1::1"), at("2001:db8:2::1"), false},
+		"two of a tenant":            {as(gate.Principal{Tenant: "acme", Subject: "ann"}), as(gate.Principal{Tenant: "acme", Subject: "bob"}), true},
+		"two subjects":               {as(gate.Principal{Issuer: "main", Subject: "ann"}), as(gate.Principal{Issuer: "main", Subject: "bob"}), false},
+		"two clients":                {as(gate.Principal{Issuer: "main", Client: "web"}), as(gate.Principal{Issuer: "main", Client: "app"}), false},
+	} {
+		if got := callerOf(c.a) == callerOf(c.b); got != c.same {
+			t.Errorf("%s: the same is %v", name, got)
+		}
+		if n := testing.AllocsPerRun(100, func() { callerOf(c.a) }); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
 		}
 	}
 }

@@ -57,6 +57,15 @@ const (
 	// one it hardly ever happens. The tests simulate both.
 	z = 4.5
 
+	// zRest is how sure to be of what is left without the loudest callers. It
+	// is asked only where all results have spoken, and must not keep a release
+	// that is bad for everybody because few others have met it yet.
+	zRest = 3
+
+	// loud is how many callers are left out at most, one for each tenth of
+	// those there are: somebody with two addresses is no release.
+	loud = 3
+
 	// tail is the share of requests above the 95th percentile.
 	tail = 0.05
 
@@ -253,7 +262,9 @@ func (c *Comparison) Judge(now time.Time) (Finding, bool) {
 	}
 	enough := c.settings.Samples
 	switch {
-	case stable.results >= enough && failed.worse(enough, func(s sum) bool { return moreErrors(s, sum{stable.results, stable.failed}, c.settings.Errors) }):
+	case stable.results >= enough && failed.worse(enough, func(s sum, z float64) bool {
+		return moreErrors(s, sum{stable.results, stable.failed}, c.settings.Errors, z)
+	}):
 		f.Why = "errors"
 	case stable.timed.n >= enough && slow.worse(enough, moreSlow):
 		f.Why = "latency"
@@ -280,20 +291,35 @@ func (t *tally) add(caller uint16, bad bool) {
 }
 
 // worse asks about all results, and then about those that are left without the
-// caller who has most of the bad ones: one who provokes failures, or asks for
-// what takes long, does not decide alone, unless there is hardly anyone else.
-func (t *tally) worse(enough int, ask func(sum) bool) bool {
-	if t.all.n < enough || !ask(t.all) {
+// callers who have most of the bad ones: who provokes failures, or asks for what
+// takes long, does not decide alone, unless there is hardly anyone else.
+func (t *tally) worse(enough int, ask func(s sum, z float64) bool) bool {
+	if t.all.n < enough || !ask(t.all, z) {
 		return false
 	}
-	var most sum
+	var top [loud]sum // most bad ones first
+	there := 0
 	for _, s := range t.by {
-		if s.bad > most.bad {
-			most = s
+		if s.n > 0 {
+			there++
+		}
+		for i := range top {
+			if s.bad > top[i].bad {
+				top[i], s = s, top[i]
+			}
 		}
 	}
-	others := sum{t.all.n - most.n, t.all.bad - most.bad}
-	return others.n < enough/2 || ask(others)
+	rest := t.all
+	for i := range min(max(there/10, 1), loud) {
+		rest = sum{rest.n - top[i].n, rest.bad - top[i].bad}
+		if rest.n < max(enough/10, 1) {
+			break
+		}
+		if !ask(rest, zRest) {
+			return false
+		}
+	}
+	return true
 }
 
 // moreErrors reports whether the difference of two shares of failures is
@@ -302,9 +328,9 @@ func (t *tally) worse(enough int, ask func(sum) bool) bool {
 // "Interval estimation for the difference between independent proportions",
 // 1998). It holds for shares near 0 and few results, where a plain z-test of
 // two proportions does not.
-func moreErrors(canary, stable sum, margin float64) bool {
-	p, low, _ := wilson(canary)
-	q, _, high := wilson(stable)
+func moreErrors(canary, stable sum, margin, z float64) bool {
+	p, low, _ := wilson(canary, z)
+	q, _, high := wilson(stable, z)
 	return p-q-math.Hypot(p-low, high-q) > margin
 }
 
@@ -323,14 +349,14 @@ func limit(stable *histogram, factor float64) int {
 
 // moreSlow reports whether clearly more than 5% of the results are above the
 // limit, and so the 95th percentile is.
-func moreSlow(canary sum) bool {
-	_, low, _ := wilson(canary)
+func moreSlow(canary sum, z float64) bool {
+	_, low, _ := wilson(canary, z)
 	return low > tail
 }
 
 // wilson is the share of what is bad and the interval that Wilson's score
 // gives for what it really is.
-func wilson(s sum) (p, low, high float64) {
+func wilson(s sum, z float64) (p, low, high float64) {
 	n := float64(s.n)
 	p = float64(s.bad) / n
 	zn := z * z / n

@@ -201,6 +201,70 @@ func TestOneCaller(t *testing.T) {
 	}
 }
 
+// Nor do a few results of others make one caller's failures those of all, or
+// two callers where there are many; and a release that is bad for everybody is
+// found however few of the results are of others.
+func TestLoudCallers(t *testing.T) {
+	const usually, always = 0.01, 1
+	for name, test := range map[string]struct {
+		loud    int // callers who provoke failures, as much as counts
+		others  int // the results of others, in ten seconds
+		callers int // how many others there are
+		fail    float64
+		found   bool
+	}{
+		"one, and few others":           {1, 5, 30, usually, false},
+		"one, and many":                 {1, 200, 300, usually, false},
+		"two, among many":               {2, 20, 60, usually, false},
+		"three, among many":             {3, 40, 100, usually, false},
+		"one and few, and all fails":    {1, 5, 30, always, true},
+		"one and few, and half fails":   {1, 5, 30, 0.5, true},
+		"two and many, and half fails":  {2, 50, 60, 0.5, true},
+		"few callers, and most fail":    {4, 10, 1, usually, true},
+		"nobody but one":                {1, 0, 1, usually, true},
+		"many, and a quarter is failed": {0, 50, 300, 0.25, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const worlds uint64 = max(20/part, 2)
+			for seed := range worlds {
+				w := newWorld(seed, usual, nil)
+				found := false
+				for second := range 300 {
+					w.now = w.now.Add(time.Second)
+					for range 40 {
+						w.Add(Stable, Point(w.rng.Uint64()), noisy(w.rng, usually), took(20), w.now)
+					}
+					for range (second+1)*test.others/10 - second*test.others/10 {
+						who := Start.Add(strconv.Itoa(w.rng.IntN(test.callers))).Mix()
+						w.Add(Canary, who, noisy(w.rng, test.fail), took(20), w.now)
+					}
+					for i := range test.loud {
+						for range 20 * min(second/60, 1) { // they come when others have
+							w.Add(Canary, Start.Add("loud").Add(strconv.Itoa(i)).Mix(), Failed, took(20), w.now)
+						}
+					}
+					if _, worse := w.Judge(w.now); worse {
+						if found = true; second > 120 {
+							t.Errorf("found after %d seconds only", second)
+						}
+						break
+					}
+				}
+				if found != test.found {
+					t.Fatalf("world %d: found %v", seed, found)
+				}
+			}
+		})
+	}
+}
+
+func noisy(rng *rand.Rand, failures float64) Outcome {
+	if rng.Float64() < failures {
+		return Failed
+	}
+	return Fine
+}
+
 // A window forgets: failures of a minute ago do not count.
 func TestWindow(t *testing.T) {
 	now := time.Unix(0, 0)

@@ -21,14 +21,32 @@ func begin() *clock {
 }
 
 // send sends n requests, each with the same outcome, and counts those let through.
-func (c *clock) send(n int, o Outcome) (through int) {
+func (c *clock) send(n int, o Outcome) (through int) { return c.from(0, n, o) }
+
+// from sends the requests of one caller.
+func (c *clock) from(caller uint64, n int, o Outcome) (through int) {
 	for range n {
 		if p, ok := c.Enter(c.now); ok {
 			through++
-			c.Done(p, o, c.now)
+			c.done(p, Result{Outcome: o, Caller: caller})
 		}
 	}
 	return through
+}
+
+// done ends a request that began just now.
+func (c *clock) done(p Permit, r Result) (State, bool) {
+	r.Began = c.now
+	return c.Done(p, r, c.now)
+}
+
+// pass sends a request of one caller in spite of an open breaker.
+func (c *clock) pass(caller uint64, o Outcome) bool {
+	p, ok := c.Pass(caller)
+	if ok {
+		c.done(p, Result{Outcome: o, Caller: caller})
+	}
+	return ok
 }
 
 func (c *clock) is(t *testing.T, want State) {
@@ -39,15 +57,162 @@ func (c *clock) is(t *testing.T, want State) {
 }
 
 func TestUnansweredInARow(t *testing.T) {
+	for _, o := range []Outcome{Unanswered, Unreached} {
+		c := begin()
+		c.send(4, o)
+		c.send(1, Fine)
+		c.send(4, o)
+		c.is(t, Closed)
+		c.send(1, o)
+		c.is(t, Open)
+		if got := c.Look(true, c.now); got != Deaf {
+			t.Errorf("an upstream that does not answer looks %v, want Deaf", got)
+		}
+	}
+}
+
+// Who sends what makes the upstream drop the connection does not make it deaf,
+// and tries of one request count once.
+func TestBroken(t *testing.T) {
 	c := begin()
-	c.send(4, Unanswered)
-	c.send(1, Fine)
-	c.send(4, Unanswered)
+	for range 19 {
+		c.done(Permit{}, Result{Outcome: Broken})
+		c.done(Permit{}, Result{Outcome: Broken, Again: true})
+		c.done(Permit{}, Result{Outcome: Bad, Again: true})
+	}
 	c.is(t, Closed)
-	c.send(1, Unanswered)
+	c.send(1, Broken)
+	c.is(t, Open)
+	if got := c.Look(true, c.now); got != Failing {
+		t.Errorf("it looks %v, want Failing", got)
+	}
+	if !c.pass(1, Fine) || !c.pass(0, Broken) {
+		t.Error("not all may pass")
+	}
+	// That it is gone by now shows as well.
+	for range 5 {
+		c.pass(1, Unreached)
+	}
+	if c.pass(2, Fine) || c.Look(true, c.now) != Deaf {
+		t.Error("it is not seen that it cannot be reached")
+	}
+}
+
+// Nor does who asks for what takes too long while others are answered.
+func TestSlowForOne(t *testing.T) {
+	c := begin()
+	began := c.now
+	c.now = c.now.Add(time.Second)
+	c.from(1, 50, Fine)
+	c.now = c.now.Add(time.Second)
+	for range 40 {
+		c.Done(Permit{}, Result{Outcome: Unanswered, Caller: 2, Began: began}, c.now)
+	}
+	c.is(t, Closed)
+	// Nobody is answered after that, whoever asks.
+	for i := range uint64(5) {
+		c.from(i, 1, Unanswered)
+	}
 	c.is(t, Open)
 	if got := c.Look(true, c.now); got != Deaf {
-		t.Errorf("an upstream that does not answer looks %v, want Deaf", got)
+		t.Errorf("it looks %v, want Deaf", got)
+	}
+}
+
+// Where nobody else asks, the one who is not answered closes it for itself: the
+// first answer to another opens it for all.
+func TestMute(t *testing.T) {
+	c := begin()
+	c.from(1, 5, Unanswered)
+	c.is(t, Open)
+	if _, ok := c.Pass(1); ok {
+		t.Error("who was not answered may ask again")
+	}
+	var asking []Permit
+	for range 5 {
+		p, ok := c.Pass(2)
+		if !ok {
+			t.Fatal("another may not ask")
+		}
+		asking = append(asking, p)
+	}
+	if _, ok := c.Pass(2); ok {
+		t.Error("another may ask without end")
+	}
+	c.done(asking[0], Result{Outcome: Unknown, Caller: 2})
+	if !c.pass(2, Fine) {
+		t.Error("one that left is still counted")
+	}
+	for caller := range uint64(3) {
+		if !c.pass(caller, Fine) {
+			t.Errorf("after an answer, caller %d may not pass", caller)
+		}
+	}
+	c.is(t, Open)
+
+	// If it is mute indeed, each finds out once.
+	c = begin()
+	c.from(1, 5, Unanswered)
+	through := 0
+	for range 10 {
+		for caller := range uint64(1000) {
+			if c.pass(caller, Unanswered) {
+				through++
+			}
+		}
+	}
+	if through != places-1 {
+		t.Errorf("%d requests passed", through)
+	}
+	c.now = c.now.Add(10 * time.Second)
+	c.from(3, 1, Unanswered) // nor is the probe answered
+	if got := c.Look(true, c.now); got != Deaf {
+		t.Errorf("after its probe it looks %v, want Deaf", got)
+	}
+
+	// One that cannot be reached is left alone by all.
+	c = begin()
+	c.from(1, 5, Unreached)
+	if c.pass(2, Fine) {
+		t.Error("somebody may ask one that is gone")
+	}
+}
+
+// One caller who provokes failures decides nothing while others are answered
+// well, however many they are; several do, and so does one who is alone.
+func TestOneCaller(t *testing.T) {
+	for name, test := range map[string]struct {
+		others, fail int // a second, and how many of these fail
+		loud         int
+		want         State
+	}{
+		"others are well":       {20, 0, 100, Closed},
+		"others fail a little":  {20, 4, 100, Closed},
+		"others fail":           {20, 14, 100, Open},
+		"nobody else is there":  {0, 0, 100, Open},
+		"hardly anyone is":      {1, 0, 100, Open},
+		"everything is failing": {20, 20, 0, Open},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := begin()
+			for i := range 300 {
+				c.now = c.now.Add(100 * time.Millisecond)
+				if i%10 == 0 {
+					for k := range test.others {
+						o := Fine
+						if k < test.fail {
+							o = Bad
+						}
+						c.from(uint64(k+1), 1, o)
+					}
+				}
+				c.from(0, test.loud/10, Bad)
+				if c.State() != Closed {
+					break
+				}
+			}
+			c.is(t, test.want)
+		})
 	}
 }
 
@@ -124,15 +289,15 @@ func TestHalfOpen(t *testing.T) {
 	if _, ok := c.Enter(c.now); ok {
 		t.Fatal("two probes before one came back")
 	}
-	c.Done(first, Fine, c.now)
+	c.done(first, Result{Outcome: Fine})
 	second, ok2 := c.Enter(c.now)
 	third, ok3 := c.Enter(c.now)
 	if _, ok4 := c.Enter(c.now); !ok2 || !ok3 || ok4 {
 		t.Fatalf("after one good probe there are %v %v %v, want two more", ok2, ok3, ok4)
 	}
-	c.Done(second, Fine, c.now)
+	c.done(second, Result{Outcome: Fine})
 	c.is(t, HalfOpen)
-	if s, changed := c.Done(third, Fine, c.now); s != Closed || !changed {
+	if s, changed := c.done(third, Result{Outcome: Fine}); s != Closed || !changed {
 		t.Fatalf("after three good probes it is %v", s)
 	}
 }
@@ -164,22 +329,22 @@ func TestLateResults(t *testing.T) {
 	c := begin()
 	early, _ := c.Enter(c.now)
 	c.send(5, Unanswered)
-	if s, changed := c.Done(early, Fine, c.now); s != Open || changed {
+	if s, changed := c.done(early, Result{Outcome: Fine}); s != Open || changed {
 		t.Fatalf("a late answer makes it %v", s)
 	}
 	c.now = c.now.Add(10 * time.Second)
 	probe, _ := c.Enter(c.now)
-	c.Done(probe, Unanswered, c.now)
+	c.done(probe, Result{Outcome: Unanswered})
 	c.now = c.now.Add(20 * time.Second)
 	again, ok := c.Enter(c.now)
 	if !ok {
 		t.Fatal("no second probe")
 	}
-	c.Done(probe, Fine, c.now) // of the epoch before
+	c.done(probe, Result{Outcome: Fine}) // of the epoch before
 	if _, ok := c.Enter(c.now); ok {
 		t.Fatal("a result of an earlier epoch freed a probe")
 	}
-	c.Done(again, Unknown, c.now)
+	c.done(again, Result{Outcome: Unknown})
 	if _, ok := c.Enter(c.now); !ok {
 		t.Fatal("a probe nobody waited for is not given back")
 	}
@@ -199,7 +364,7 @@ func TestLostProbe(t *testing.T) {
 		t.Fatalf("%d probes after one was lost, want 3", n)
 	}
 	c.is(t, Closed)
-	c.Done(lost, Unanswered, c.now)
+	c.done(lost, Result{Outcome: Unanswered})
 	c.is(t, Closed)
 }
 
@@ -216,7 +381,7 @@ func TestRandomWalk(t *testing.T) {
 		}
 		if len(flying) > 0 && rng.IntN(2) == 0 {
 			i := rng.IntN(len(flying))
-			c.Done(flying[i], Outcome(rng.IntN(4)), c.now)
+			c.done(flying[i], Result{Outcome: Outcome(rng.IntN(6)), Caller: rng.Uint64()})
 			flying = append(flying[:i], flying[i+1:]...)
 		}
 		if c.probing < 0 || c.probing > settings.Probes {
@@ -224,7 +389,7 @@ func TestRandomWalk(t *testing.T) {
 		}
 	}
 	for _, p := range flying {
-		c.Done(p, Unknown, c.now)
+		c.done(p, Result{Outcome: Unknown})
 	}
 	c.now = c.now.Add(time.Minute)
 	c.send(10, Fine)
@@ -237,8 +402,13 @@ func TestConcurrent(t *testing.T) {
 	for g := range 8 {
 		wg.Go(func() {
 			for i := range 2000 {
-				if p, ok := b.Enter(time.Now()); ok {
-					b.Done(p, Outcome((g+i)%4), time.Now())
+				now := time.Now()
+				p, ok := b.Enter(now)
+				if !ok {
+					p, ok = b.Pass(uint64(i))
+				}
+				if ok {
+					b.Done(p, Result{Outcome: Outcome((g + i) % 6), Caller: uint64(i), Began: now}, time.Now())
 				}
 				b.Look(i%2 == 0, time.Now())
 			}
@@ -253,7 +423,7 @@ func BenchmarkClosed(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			p, _ := c.Enter(c.now)
-			c.Done(p, Fine, c.now)
+			c.done(p, Result{Outcome: Fine})
 		}
 	})
 }
