@@ -73,8 +73,6 @@ func withheld(name string) bool {
 	switch name[0] | 0x20 {
 	case 'p', 's', 'v', 'x':
 		return asserted(name) || telltale(name)
-	case 'c': // it would end the sessions of every API of the host
-		return gate.Alike(name, "clear-site-data")
 	}
 	return false
 }
