@@ -164,9 +164,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.chain = h.Routes.Compile(caddyhttp.HandlerFunc(unanswered))
 	h.open()
 	weights.WithLabelValues(h.Name, h.Release).Set(h.effective(h.live.Load()[h.id]))
-	if o := h.live.Load()[h.id]; o != nil && o.RolledBack != nil && *o.Weight == 0 {
+	switch o := h.live.Load()[h.id]; {
+	case o == nil:
+	case o.RolledBack != nil && *o.Weight == 0:
 		h.logger.Warn("a release is rolled back and gets no callers until its weight is set",
 			zap.String("api", h.Name), zap.String("release", h.Release), zap.Time("since", o.RolledBack.At))
+	case *o.Weight != h.Weight:
+		h.logger.Warn("the weight of a release is set over the admin API, whatever the configuration says",
+			zap.String("api", h.Name), zap.String("release", h.Release), zap.Float64("weight", *o.Weight), zap.Float64("configured", h.Weight))
 	}
 	return nil
 }

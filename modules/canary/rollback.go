@@ -61,8 +61,11 @@ func readOverride(value json.RawMessage) (*override, error) {
 	if err := registry.Strict(value, o); err != nil {
 		return nil, err
 	}
-	if o.Weight == nil || *o.Weight < 0 || *o.Weight > 100 {
+	switch {
+	case o.Weight == nil:
 		return nil, errors.New("weight is required: the percentage of callers, from 0 to 100")
+	case !(*o.Weight >= 0 && *o.Weight <= 100):
+		return nil, fmt.Errorf("weight %g is not from 0 to 100", *o.Weight)
 	}
 	text, err := json.Marshal(o)
 	o.text = string(text)

@@ -221,6 +221,12 @@ var remedies = map[string]string{
 	"require.expression":     "see which part of the rule is false for this caller; if the error says that it could not be evaluated, guard it with has().",
 	"require.authentication": "have the person log in again, as acr_values and max_age in the answer say; most clients do so by themselves.",
 
+	"contract.unknown_path":   "call what the contract has, or add the path to it; where the path is only like one that is there, the error says so, and what would let it be.",
+	"guard.path":              "have the client send the path in its canonical form; encoded_slash and semicolon let these stand where a backend takes them for data.",
+	"resilience.breaker_open": "see in the error what failed last; the breaker closes by itself when the upstream is well.",
+	"resilience.timeout":      "see in the error which deadline it was: try_timeout is for one try, timeout for all of them.",
+	"resilience.unreachable":  "see in the error why there was no answer; whether the upstream runs, and where reverse_proxy sends to.",
+
 	"require":    "give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.",
 	"quota":      "wait as Retry-After says, or allow more: where the rule names a plan, by that or another plan of the tenant; where it says rate, in the Caddyfile.",
 	"input":      "have the client send what the contract says, or change the contract.",

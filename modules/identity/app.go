@@ -62,6 +62,7 @@ type App struct {
 
 	honey *honey
 	keep  func() // keeps in the storage when keys were last used
+	kept  func() // the same once, before the configuration ends
 }
 
 // proven is a principal with what follows from it, made once for all requests
@@ -117,7 +118,9 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("identity: %w", err)
 	}
 	storage := ctx.Storage()
-	a.keep = func() { keyUses.follow(ctx, storage, fmt.Sprintf("%T %v", storage, storage), a.logger) }
+	name := fmt.Sprintf("%T %v", storage, storage)
+	a.keep = func() { keyUses.follow(ctx, storage, name, a.logger) }
+	a.kept = func() { keyUses.last(storage, name, a.logger) }
 	if err := a.provisionRevocation(); err != nil {
 		return fmt.Errorf("identity: %w", err)
 	}
@@ -166,6 +169,7 @@ func (a *App) Start() error {
 func (a *App) Stop() error {
 	if a.stop != nil {
 		a.stop()
+		a.kept()
 	}
 	return nil
 }

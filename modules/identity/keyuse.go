@@ -27,7 +27,7 @@ func init() { caddy.RegisterModule(KeyUses{}) }
 
 // keyUses knows when each key was last used, to the minute. Requests touch a
 // number of their key's own; whoever asks or stores looks at all of them.
-var keyUses = &useTable{byID: map[string]*keyUse{}, stored: map[string]time.Time{}}
+var keyUses = &useTable{byID: map[string]*keyUse{}, stored: map[string]time.Time{}, written: map[string]map[string]int64{}}
 
 const (
 	maxKeyUses  = 1 << 21 // ids; more are not remembered
@@ -35,12 +35,14 @@ const (
 	usesPrefix  = "gatehouse/identity/uses"
 	usesLook    = time.Second
 	usesTimeout = 30 * time.Second
+	usesLast    = 2 * time.Second // of a configuration that ends
 )
 
 type useTable struct {
-	mu     sync.Mutex
-	byID   map[string]*keyUse
-	stored map[string]time.Time // when each storage was written to; there are few
+	mu      sync.Mutex
+	byID    map[string]*keyUse
+	stored  map[string]time.Time        // when each storage was written to; there are few
+	written map[string]map[string]int64 // and what
 }
 
 // keyUse is when a key was last used, in seconds.
@@ -108,18 +110,15 @@ func (t *useTable) learn(all map[string]int64) {
 
 // follow keeps uses in the storage, which is written to at most once a minute.
 func (t *useTable) follow(ctx context.Context, storage certmagic.Storage, name string, logger *zap.Logger) {
-	written := map[string]int64{}
 	tick := time.NewTicker(usesLook)
 	defer tick.Stop()
 	for failing := false; ; {
 		if t.due(name) {
-			next, err := t.exchange(ctx, storage, written)
+			err := t.exchange(ctx, storage, name)
 			if err != nil && !failing && ctx.Err() == nil {
 				logger.Warn("when keys were last used cannot be stored; it is tried again", zap.Error(err))
 			}
-			if failing = err != nil; !failing {
-				written = next
-			}
+			failing = err != nil
 		}
 		select {
 		case <-ctx.Done():
@@ -140,36 +139,59 @@ func (t *useTable) due(name string) bool {
 }
 
 // exchange reads what other nodes have stored and stores what this one knows.
-func (t *useTable) exchange(ctx context.Context, storage certmagic.Storage, written map[string]int64) (map[string]int64, error) {
+func (t *useTable) exchange(ctx context.Context, storage certmagic.Storage, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, usesTimeout)
 	defer cancel()
-	node, err := caddy.InstanceID()
-	if err != nil {
-		return nil, err
-	}
 	files, err := storage.List(ctx, usesPrefix, false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return err
 	}
 	for _, key := range files {
 		data, err := storage.Load(ctx, key)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		var all map[string]int64
 		if json.Unmarshal(data, &all) == nil { // what cannot be read is written anew
 			t.learn(all)
 		}
 	}
+	return t.store(ctx, storage, name)
+}
+
+// store writes what this node knows, if that is news.
+func (t *useTable) store(ctx context.Context, storage certmagic.Storage, name string) error {
 	now := t.snapshot()
-	if maps.Equal(now, written) {
-		return now, nil
+	t.mu.Lock()
+	same := maps.Equal(now, t.written[name])
+	t.mu.Unlock()
+	if same {
+		return nil
+	}
+	node, err := caddy.InstanceID()
+	if err != nil {
+		return err
 	}
 	data, err := json.Marshal(now)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return now, storage.Store(ctx, usesPrefix+"/"+node.String()+".json", data)
+	if err := storage.Store(ctx, usesPrefix+"/"+node.String()+".json", data); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.written[name] = now
+	return nil
+}
+
+// last stores what would be lost with the process. It waits for a moment only.
+func (t *useTable) last(storage certmagic.Storage, name string, logger *zap.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), usesLast)
+	defer cancel()
+	if err := t.store(ctx, storage, name); err != nil {
+		logger.Warn("when keys were last used is not stored; the last minute is missing", zap.Error(err))
+	}
 }
 
 // KeyUses shows on Caddy's admin endpoint when keys were last used:

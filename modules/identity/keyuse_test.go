@@ -7,6 +7,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 )
 
 // TestKeyUses: uses are counted to the minute, stored, and found again by
@@ -17,7 +18,9 @@ func TestKeyUses(t *testing.T) {
 		t.Fatal(err)
 	}
 	storage := &certmagic.FileStorage{Path: t.TempDir()}
-	fresh := func() *useTable { return &useTable{byID: map[string]*keyUse{}, stored: map[string]time.Time{}} }
+	fresh := func() *useTable {
+		return &useTable{byID: map[string]*keyUse{}, stored: map[string]time.Time{}, written: map[string]map[string]int64{}}
+	}
 	one, two := fresh(), fresh()
 	at := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	u := one.of("ci", true)
@@ -28,16 +31,23 @@ func TestKeyUses(t *testing.T) {
 		t.Errorf("within a minute it was written again: %d", got-at.Unix())
 	}
 	u.touch(at.Add(time.Minute))
-	written, err := one.exchange(t.Context(), storage, nil)
-	if err != nil || len(written) != 1 {
-		t.Fatalf("%v %v", written, err)
+	if err := one.exchange(t.Context(), storage, "s"); err != nil || len(one.written["s"]) != 1 {
+		t.Fatalf("%v %v", one.written, err)
 	}
 	two.of("ci", true)
-	if _, err := two.exchange(t.Context(), storage, nil); err != nil {
+	if err := two.exchange(t.Context(), storage, "s"); err != nil {
 		t.Fatal(err)
 	}
 	if got := two.snapshot(); !maps.Equal(got, map[string]int64{"ci": at.Add(time.Minute).Unix()}) {
 		t.Errorf("another gateway knows %v", got)
+	}
+	// What is used after that is there once the configuration has ended.
+	u.touch(at.Add(time.Hour))
+	one.last(storage, "s", zap.NewNop())
+	three := fresh()
+	three.of("ci", true)
+	if err := three.exchange(t.Context(), storage, "s"); err != nil || three.snapshot()["ci"] != at.Add(time.Hour).Unix() {
+		t.Errorf("the next process knows %v, %v", three.snapshot(), err)
 	}
 	if !one.due("s") || one.due("s") {
 		t.Error("the storage is to be written to once a minute")
@@ -46,7 +56,7 @@ func TestKeyUses(t *testing.T) {
 	if len(one.byID) != 1 {
 		t.Error("a key that is no more is remembered")
 	}
-	if n := testing.AllocsPerRun(100, func() { u.touch(at.Add(time.Hour)) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { u.touch(at.Add(2 * time.Hour)) }); n > 0 {
 		t.Errorf("touch allocates %v times", n)
 	}
 }

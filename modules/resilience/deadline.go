@@ -46,7 +46,7 @@ func (y *try) send() (*http.Response, error) {
 		if err == nil {
 			_ = res.Body.Close()
 		}
-		return nil, fmt.Errorf("%w: %s", errTimeout, w.limit)
+		return nil, fmt.Errorf("%w: %s", errTimeout, y.deadline(w.limit))
 	}
 	if cause := w.broken.Load(); err != nil && cause != nil {
 		err = fmt.Errorf("%w: %w", errUpload, *cause)
@@ -83,6 +83,14 @@ func (y *try) overdue() bool {
 func (y *try) limit() time.Duration {
 	left := time.Duration(y.t.Timeout) - y.began.Sub(y.first)
 	return max(min(time.Duration(y.t.TryTimeout), left), time.Millisecond)
+}
+
+// deadline says which of the two has ended a try.
+func (y *try) deadline(limit time.Duration) string {
+	if limit < time.Duration(y.t.TryTimeout) {
+		return fmt.Sprintf("this try had %v, which were left of timeout %v", limit.Round(time.Millisecond), time.Duration(y.t.Timeout))
+	}
+	return fmt.Sprintf("try_timeout %v", limit)
 }
 
 // watch cancels a round trip that takes too long, if there is a limit, and

@@ -38,8 +38,9 @@ func (t *Transport) note(of *target, permit breaker.Permit, r breaker.Result) {
 	breakerState.WithLabelValues(of.label).Set(float64(state))
 	data := map[string]any{"upstream": of.dial, "state": state.String()}
 	if state == breaker.Open {
+		data["failure"] = of.failure()
 		breakersOpened.WithLabelValues(of.label).Inc()
-		t.logger.Warn("breaker opened", zap.String("upstream", of.dial), zap.Duration("for", of.Wait(now)))
+		t.logger.Warn("breaker opened", zap.String("upstream", of.dial), zap.Duration("for", of.Wait(now)), zap.String("failure", of.failure()))
 	} else {
 		t.logger.Info("breaker closed", zap.String("upstream", of.dial))
 	}

@@ -60,6 +60,9 @@ func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	res, err := try.send()
 	outcome, denial := try.judge(res, err)
 	if try.target != nil {
+		if outcome != breaker.Fine && outcome != breaker.Unknown {
+			try.target.remember(res, err)
+		}
 		t.note(try.target, permit, try.result(outcome))
 	}
 	switch {
@@ -131,6 +134,7 @@ func (y *try) refuse() (breaker.Permit, *gate.Denial) {
 	wait := int64((y.target.Wait(y.began) + time.Second - 1) / time.Second)
 	denial := &gate.Denial{
 		Reason: gate.ResilienceBreakerOpen,
+		Err:    fmt.Errorf("%s is left alone for %ds more; its last failure: %s", y.target.dial, wait, y.target.failure()),
 		Header: http.Header{"Retry-After": {strconv.FormatInt(max(wait, 1), 10)}},
 	}
 	if y.mode == gate.Shadow {

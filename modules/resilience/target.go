@@ -2,8 +2,11 @@ package resilience
 
 import (
 	"hash/maphash"
+	"net/http"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
@@ -17,6 +20,32 @@ type target struct {
 	*breaker.Breaker
 	dial  string
 	label string // in metrics; one for all upstreams that no configuration names
+
+	last atomic.Pointer[string] // failure, for who is refused because of it
+}
+
+// maxFailure bounds what is remembered of a failure.
+const maxFailure = 200
+
+// remember keeps what the last failure was.
+func (t *target) remember(res *http.Response, err error) {
+	text := ""
+	switch {
+	case err != nil:
+		text = strings.ToValidUTF8(err.Error(), "")
+		text = text[:min(len(text), maxFailure)]
+	case res != nil:
+		text = "it answered " + strconv.Itoa(res.StatusCode)
+	}
+	t.last.Store(&text)
+}
+
+// failure is what the last one was.
+func (t *target) failure() string {
+	if last := t.last.Load(); last != nil {
+		return *last
+	}
+	return "none is remembered"
 }
 
 // Destruct does nothing: requests may still be on their way.
@@ -85,7 +114,7 @@ func (ts *targets) add(dial, label string) *target {
 		return nil
 	}
 	v, _, err := pool.LoadOrNew(poolKey{dial, ts.settings, ts.failures}, func() (caddy.Destructor, error) {
-		return &target{breaker.New(ts.settings, gate.Now()), dial, label}, nil
+		return &target{Breaker: breaker.New(ts.settings, gate.Now()), dial: dial, label: label}, nil
 	})
 	if err != nil {
 		return nil // the constructor above does not fail
