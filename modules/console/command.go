@@ -226,6 +226,8 @@ var remedies = map[string]string{
 	"require.expression":     "see which part of the rule is false for this caller; if the error says that it could not be evaluated, guard it with has().",
 	"require.authentication": "have the person log in again, as acr_values and max_age in the answer say; most clients do so by themselves.",
 
+	"firewall.busy": "have the client try again as Retry-After says; if it is no attack, give the gateway more processors, or a smaller max_body where bodies need not be large.",
+
 	"require":    "give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.",
 	"quota":      "wait as Retry-After says, or allow more: where the rule names a plan, by that or another plan of the tenant; where it says rate, in the Caddyfile.",
 	"input":      "have the client send what the contract says, or change the contract.",
