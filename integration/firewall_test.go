@@ -140,7 +140,8 @@ func TestFirewallAndBodiesItCannotRead(t *testing.T) {
 		{"compressed", with(asJSON, "Content-Encoding", "gzip"), zipped.String(), 400, "firewall.body_unreadable"},
 		{"too large", asJSON, `{"a":"` + strings.Repeat("x", 2000) + `"}`, 413, "firewall.body_too_large"},
 		{"malformed", asJSON, `{"a":`, 400, "firewall.body_unreadable"},
-		{"large, but of a type that is not read", http.Header{"Content-Type": {"image/png"}}, strings.Repeat("x", 2000), 200, ""},
+		{"large, but of a type that is not read", http.Header{"Content-Type": {"image/png"}}, "\x89PNG" + strings.Repeat("x", 2000), 200, ""},
+		{"large, and text for all its type", http.Header{"Content-Type": {"image/png"}}, strings.Repeat("x", 2000), 413, "firewall.body_too_large"},
 	} {
 		if a := gw.do(t, "POST", "/", tc.header, tc.body); a.status != tc.status || a.reason() != tc.reason {
 			t.Errorf("%s: %d %s", tc.name, a.status, a.body)

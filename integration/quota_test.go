@@ -1,10 +1,13 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -121,6 +124,84 @@ func TestQuotaLeaky(t *testing.T) {
 	}
 	if took := time.Since(began); took < 190*time.Millisecond {
 		t.Errorf("three requests at 10/s took %v", took)
+	}
+}
+
+// TestQuotaLeakyIsShared: one line's addresses take no places from other quotas,
+// nor from other networks, and a request that finds no place costs nothing.
+func TestQuotaLeakyIsShared(t *testing.T) {
+	gw := start(t, "servers {\ntrusted_proxies_unix\nprotocols h1 h2c\n}", `
+	@slow path /slow
+	api @slow slow {
+		quota per address 1/m leaky 60
+		respond slow
+	}
+	api demo {
+		quota per address 10/s burst 1 leaky 5
+		respond ok
+	}`)
+	client := gw.h2(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	get := func(path, from string) (int, error) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://localhost"+path, nil)
+		if err != nil {
+			return 0, err
+		}
+		req.Header.Set("X-Forwarded-For", from)
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, err
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode, nil
+	}
+	const lines, each = 90, 50 // 4,500, of which 90 are answered at once
+	var answered atomic.Int64
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for i := range lines * each {
+		wg.Go(func() {
+			if _, err := get("/slow", fmt.Sprintf("2001:db8:2:%x::1", i/each)); err == nil {
+				answered.Add(1)
+			}
+		})
+	}
+	waiting := 0
+	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if waiting = int(gw.metric(t, "gatehouse_quota_waiting")); waiting+int(answered.Load()) == lines*each {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d wait, %d were answered", waiting, answered.Load())
+		}
+	}
+	if waiting == 0 || waiting > 256 {
+		t.Errorf("%d requests of one line wait", waiting)
+	}
+	for _, c := range []struct{ path, from string }{{"/", "198.51.100.21"}, {"/", "2001:db8:2:1::1"}} {
+		statuses := make(chan int, 4)
+		for range 4 {
+			go func() {
+				status, _ := get(c.path, c.from)
+				statuses <- status
+			}()
+		}
+		for range 4 {
+			if status := <-statuses; status != 200 {
+				t.Errorf("%s from %s: %d", c.path, c.from, status)
+			}
+		}
+	}
+	before := gw.metric(t, "gatehouse_quota_waiting")
+	if status, err := get("/slow", "2001:db8:3::1"); status != 200 {
+		t.Errorf("another line: %d %v", status, err)
+	}
+	wg.Go(func() { _, _ = get("/slow", "2001:db8:3::1") })
+	for until := time.Now().Add(time.Minute); gw.metric(t, "gatehouse_quota_waiting") == before; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("another line may not wait")
+		}
 	}
 }
 

@@ -226,6 +226,7 @@ var remedies = map[string]string{
 	"resilience.breaker_open": "see in the error what failed last; the breaker closes by itself when the upstream is well.",
 	"resilience.timeout":      "see in the error which deadline it was: try_timeout is for one try, timeout for all of them.",
 	"resilience.unreachable":  "see in the error why there was no answer; whether the upstream runs, and where reverse_proxy sends to.",
+	"firewall.busy":           "have the client try again as Retry-After says; if it is no attack, give the gateway more processors, or a smaller max_body where bodies need not be large.",
 
 	"require":    "give the caller what the rule or the error names: a scope, a role, or a proof of a kind that the operation's security accepts; or change the rule.",
 	"quota":      "wait as Retry-After says, or allow more: where the rule names a plan, by that or another plan of the tenant; where it says rate, in the Caddyfile.",

@@ -65,7 +65,7 @@ func TestCoreRuleSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &Handler{MaxBody: 128 << 10, Oversize: "refuse"}
+	h := &Handler{MaxBody: 128 << 10, Oversize: "refuse", Arguments: 1000}
 	files, err := fs.Glob(tests.FS, "REQUEST-*/*.yaml")
 	if err != nil || len(files) < 200 {
 		t.Fatal(len(files), err)

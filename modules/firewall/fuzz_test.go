@@ -19,7 +19,7 @@ func FuzzInspect(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	h := &Handler{MaxBody: 1 << 20, Oversize: "refuse", waf: engine}
+	h := &Handler{MaxBody: 1 << 20, Oversize: "refuse", Arguments: 1000, waf: engine}
 	for _, seed := range [][3]string{
 		{"application/json", "a", `{"a":[1,{"b":"c"}]}`},
 		{"application/vnd.x+json; charset=utf-8", "", `{`},
@@ -36,7 +36,7 @@ func FuzzInspect(f *testing.F) {
 		r := httptest.NewRequest(http.MethodPost, "/?q=1'+UNION+SELECT+password+FROM+users--", strings.NewReader(body))
 		r.Header.Set("Content-Type", contentType)
 		r.Header.Set("User-Agent", agent)
-		switch _, d := h.decide(gate.Of(r), r); {
+		switch _, d := h.decide(gate.Of(r), r, longest); {
 		case d == nil:
 			t.Errorf("%q %q %q: the attack passes", contentType, agent, body)
 		case d.Reason == gate.FirewallFailed:
@@ -52,7 +52,7 @@ func FuzzClassify(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, contentType string) {
-		if _, inspect := classify(contentType); inspect {
+		if _, as := classify(contentType); as != unread {
 			return
 		}
 		media, _, err := mime.ParseMediaType(contentType)

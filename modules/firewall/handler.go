@@ -3,13 +3,17 @@ package firewall
 import (
 	"errors"
 	"fmt"
-	"mime"
 	"net/http"
+	"net/netip"
+	"runtime"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/gatehouse-caddy/gatehouse/modules/firewall/internal/desk"
 	"github.com/gatehouse-caddy/gatehouse/modules/firewall/internal/waf"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
@@ -22,10 +26,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	began := gate.Now()
 
-	rule, denial := h.decide(ex, r)
+	patience := longest
+	if mode != gate.Enforce {
+		patience = 0 // nobody waits for what would be refused
+	}
+	rule, denial := h.decide(ex, r, patience)
 	if denial != nil && denial.Reason == gate.FirewallFailed {
 		h.logger.Error("inspection failed", zap.String("request_id", ex.ID), zap.Error(denial.Err))
-		if h.OnError == gate.Open {
+		if h.OnError == gate.Open { // not for firewall.busy, which a caller can bring about
 			ex.LetPass(gate.Firewall, mode, rule, denial.Reason, began)
 			return next.ServeHTTP(w, r)
 		}
@@ -34,14 +42,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err := ex.Conclude(w, r, gate.Firewall, mode, rule, denial, began); err != nil {
 		return err
 	}
+	if mode == gate.Enforce && stream(r) && r.Body != nil {
+		r.Body = &frames{ReadCloser: r.Body}
+	}
 	return next.ServeHTTP(w, r)
 }
 
-// decide makes what is inspected out of the request and asks the engine.
-func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, _ *gate.Denial) {
+// decide makes what is inspected out of the request and asks the engine, when
+// there is room for that.
+func (h *Handler) decide(ex *gate.Exchange, r *http.Request, patience time.Duration) (rule string, _ *gate.Denial) {
 	req, rule, denial := h.request(ex, r)
 	if denial != nil {
 		return rule, denial
+	}
+	if size := req.Size(); size > small {
+		who := callerOf(ex)
+		if err := work.Enter(r.Context(), who, size, patience); err != nil {
+			return "", &gate.Denial{
+				Reason: gate.FirewallBusy, Err: err,
+				Header: http.Header{"Retry-After": {strconv.Itoa(int(longest / time.Second))}},
+			}
+		}
+		defer work.Leave(who, size)
 	}
 	v, err := h.inspect(req)
 	if err != nil {
@@ -59,26 +81,40 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request) (rule string, _ *ga
 	return "", nil
 }
 
-// request is what the rules see of a request, or why it cannot be inspected.
-func (h *Handler) request(ex *gate.Exchange, r *http.Request) (_ *waf.Request, rule string, _ *gate.Denial) {
-	contentType, inspect := classify(r.Header.Get("Content-Type"))
-	req := &waf.Request{
-		Client: ex.Client, Method: r.Method, URI: r.URL.RequestURI(), Proto: r.Proto, Host: r.Host,
-		Headers: headers(ex, r, contentType),
+// small is what is inspected at once, whatever else is: URL, fields and body of
+// most requests. How many of them there may be is for quota to say.
+const small = 4 << 10
+
+// longest is how long a larger one waits for room. It is in memory meanwhile.
+const longest = 5 * time.Second
+
+// work bounds what is inspected at a time, by all handlers together: a body of
+// 128 KiB takes a processor a second. Such bodies get half of the processors,
+// of which half may be one caller's, so that small requests find some.
+var work = func() *desk.Desk[caller] {
+	room := 64 << 10 * runtime.GOMAXPROCS(0)
+	return desk.New[caller](desk.Limits{Room: room, Share: room / 2, Waiting: 256, Queue: 32})
+}()
+
+// caller is for whom work is done: the tenant, or else the principal, or the
+// network: of IPv6 the /48, of which one customer may have all addresses.
+type caller struct {
+	tenant, issuer, subject, client string
+	network                         netip.Prefix
+}
+
+func callerOf(ex *gate.Exchange) caller {
+	if p := ex.Principal; p != nil {
+		if p.Tenant != "" {
+			return caller{tenant: p.Tenant}
+		}
+		return caller{issuer: p.Issuer, subject: p.Subject, client: p.Client}
 	}
-	if !inspect {
-		return req, "", nil
+	network := ex.Network()
+	if network.Bits() > 48 {
+		network, _ = network.Addr().Prefix(48)
 	}
-	body, err := ex.Body(r, h.MaxBody)
-	switch {
-	case err == nil:
-		req.Body = body
-	case !errors.Is(err, gate.ErrBodyTooLarge):
-		return nil, "body", &gate.Denial{Reason: gate.FirewallBodyUnreadable, Err: err}
-	case h.Oversize == "refuse":
-		return nil, "max_body", &gate.Denial{Reason: gate.FirewallBodyTooLarge, Err: err}
-	}
-	return req, "", nil
+	return caller{network: network}
 }
 
 // inspect keeps a panic of the engine from looking like a failure elsewhere.
@@ -110,49 +146,6 @@ func headers(ex *gate.Exchange, r *http.Request, contentType string) []waf.Heade
 		list = append(list, waf.Header{Name: "Transfer-Encoding", Values: r.TransferEncoding})
 	}
 	return list
-}
-
-// classify says whether the rules understand bodies of a content type, and by
-// which name they know it: they tell types apart by a short list, on which
-// application/vnd.example+json is a stranger. Types that are not on our lists
-// keep their name, and the Core Rule Set refuses them.
-func classify(contentType string) (name string, inspect bool) {
-	if contentType == "" {
-		return "", true // whatever it is, it may be a form
-	}
-	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil {
-		return contentType, true
-	}
-	switch {
-	case media == "application/json", strings.HasSuffix(media, "+json"), media == "application/x-ndjson":
-		return withCharset("application/json", params), true
-	case media == "application/xml", media == "text/xml", strings.HasSuffix(media, "+xml"):
-		return withCharset("application/xml", params), true
-	case media == "application/x-www-form-urlencoded", media == "multipart/form-data", media == "text/plain":
-		return contentType, true
-	}
-	for _, prefix := range binary {
-		if strings.HasPrefix(media, prefix) {
-			return "application/octet-stream", false
-		}
-	}
-	return contentType, true
-}
-
-// binary are the types whose bodies mean nothing to the rules, and would cost
-// seconds and gigabytes.
-var binary = []string{
-	"application/octet-stream", "application/grpc", "application/protobuf", "application/x-protobuf",
-	"application/pdf", "application/zip", "application/gzip", "application/x-tar", "application/cbor", "application/msgpack",
-	"image/", "audio/", "video/", "font/",
-}
-
-func withCharset(media string, params map[string]string) string {
-	if c, ok := params["charset"]; ok {
-		return media + "; charset=" + c
-	}
-	return media
 }
 
 // Describe tells that the stage may refuse, and nothing of what it looks for.

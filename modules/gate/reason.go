@@ -104,6 +104,7 @@ const (
 	FirewallArgumentLimit
 	FirewallBodyTooLarge
 	FirewallBodyUnreadable
+	FirewallBusy
 	FirewallFailed
 
 	TranscodeUnmatched
@@ -227,6 +228,7 @@ var reasons = [reasonCount]struct {
 	FirewallArgumentLimit:  {"firewall.argument_limit", 400, "The request has more arguments than can be inspected."},
 	FirewallBodyTooLarge:   {"firewall.body_too_large", 413, "The request body is larger than can be inspected."},
 	FirewallBodyUnreadable: {"firewall.body_unreadable", 400, "The request body could not be read for inspection."},
+	FirewallBusy:           {"firewall.busy", 503, "Too much is being inspected at the moment."},
 	FirewallFailed:         {"firewall.failed", 503, "The request could not be inspected."},
 
 	TranscodeUnmatched:      {"transcode.unmatched", 404, "No method of the service answers this request."},

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -60,33 +59,6 @@ func joined(before, field []string) []string {
 	return append(before, field...)
 }
 
-// maxWaiting bounds the requests of all leaky quotas that wait for their turn:
-// each holds a goroutine and a connection.
-const maxWaiting = 4096
-
-var waiters atomic.Int64
-
-// wait lets a request wait for its turn. It reports false when too many wait
-// already or the client went away.
-func wait(r *http.Request, d time.Duration) bool {
-	if waiters.Add(1) > maxWaiting {
-		waiters.Add(-1)
-		return false
-	}
-	defer waiters.Add(-1)
-	if gate.Skip(d) {
-		return true
-	}
-	turn := time.NewTimer(d)
-	defer turn.Stop()
-	select {
-	case <-turn.C:
-		return true
-	case <-r.Context().Done():
-		return false
-	}
-}
-
 var (
 	keysRemembered = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_quota_keys",
@@ -102,7 +74,7 @@ var (
 	waiting = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_quota_waiting",
 		Help: "Requests that wait for their turn in leaky quotas.",
-	}, func() float64 { return float64(waiters.Load()) })
+	}, func() float64 { return float64(places.Len()) })
 )
 
 // Describe tells consumers what they may have. A limit for unusual callers is

@@ -245,6 +245,7 @@ func (r Rate) ready(name string) (*plan, error) {
 		}
 	}
 	p := &plan{limit: bucket.NewLimit(r.Events, time.Duration(r.Window), r.Burst), queue: r.Leaky}
+	p.limit = p.limit.Among(p.limit.Ahead(p.queue)) // who may not wait is held to what those have spent who do
 	p.named(name)
 	p.describe(name, r)
 	return p, nil

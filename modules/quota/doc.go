@@ -9,7 +9,8 @@
 // Memory is bounded: between max_keys and twice as many callers are remembered
 // over all quotas, some 40 bytes each, and 60 more with a habit; one that is
 // forgotten starts again with its full burst, and without a habit. Counting takes well under a microsecond and no allocation;
-// the response fields take two.
+// the response fields take two. Those who wait for their turn hold a connection
+// each; their number is bounded, and shared among quotas and networks (waiting.go).
 //
 // # How it fails
 //

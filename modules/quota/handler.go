@@ -30,10 +30,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		queue = 0 // nobody waits for what would be refused
 	}
 
-	o, rule := h.app.take(who, plan, queue, began)
-	if o.Allowed && o.Wait > 0 && !wait(r, o.Wait) {
-		o.Allowed = r.Context().Err() != nil // it had its turn coming, and went away
-	}
+	o, rule := h.take(ex, r, who, plan, queue, began)
 	plan.announce(w.Header(), o)
 
 	var denial *gate.Denial
@@ -54,6 +51,24 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		}
 	}
 	return next.ServeHTTP(w, r)
+}
+
+// take spends one event, and waits for its turn. The place to wait at comes
+// first: a request that cannot wait must not spend what it does not get.
+func (h *Handler) take(ex *gate.Exchange, r *http.Request, who caller, p *plan, queue int, now time.Time) (o bucket.Outcome, rule string) {
+	if queue > 0 {
+		by := waiterOf(ex)
+		if places.Take(who.zone, by, queue) {
+			defer places.Leave(who.zone, by)
+		} else {
+			queue = 0
+		}
+	}
+	o, rule = h.app.take(who, p, queue, now)
+	if o.Allowed && o.Wait > 0 {
+		wait(r, o.Wait)
+	}
+	return o, rule
 }
 
 // clientGone is the status that Caddy logs for a client that did not wait.

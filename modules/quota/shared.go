@@ -65,6 +65,7 @@ func (a *App) take(who caller, p *plan, queue int, now time.Time) (o bucket.Outc
 	if a.shared != nil {
 		o, err := a.shared.Take(id, who.name, lease.Terms{Limit: p.limit, Queue: queue, Most: p.ahead(*a.MaxOvershoot)}, now)
 		limit := p.limit.Share(a.shared.link.Nodes())
+		limit = limit.Among(limit.Ahead(p.queue)) // which others may wait for
 		if err == nil {
 			if o.Allowed { // what is spent together is spent of the share too, or each hiccup would give it anew
 				a.table.Take(id, limit, now)

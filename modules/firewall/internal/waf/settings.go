@@ -19,7 +19,7 @@ type Settings struct {
 	Paranoia  int
 	Threshold int
 	Arguments int   // more than this many are refused
-	MaxBody   int64 // bytes a body may have
+	MaxBody   int64 // bytes a body may have as it came; as it is shown to the rules it may have more
 	Exclude   []int // rules that are left out
 	Rules     []Source
 }
@@ -33,6 +33,7 @@ const (
 	ruleBody      = 100002
 	ruleMultipart = 100003
 	ruleArguments = 100004 // and the one after it, for the body
+	ruleFilename  = 100006
 )
 
 // directives are the settings in SecLang. They say what Coraza's own
@@ -60,7 +61,8 @@ SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:%[6]d,phase:1,t:none,log,deny,status
 SecRule REQBODY_ERROR "!@eq 0" "id:%[4]d,phase:2,t:none,log,deny,status:400,msg:'The body cannot be parsed'"
 SecRule MULTIPART_STRICT_ERROR "!@eq 0" "id:%[5]d,phase:2,t:none,log,deny,status:400,msg:'The multipart body is ambiguous'"
 SecRule ARGUMENTS_LIMIT_REACHED "@eq 1" "id:%[7]d,phase:2,t:none,log,deny,status:400,msg:'More arguments than are inspected'"
-`, s.MaxBody+1, s.Arguments, ruleURI, ruleBody, ruleMultipart, ruleArguments, ruleArguments+1)
+SecRule MULTIPART_PART_HEADERS "@rx (?i)^content-disposition:.*name\s*\*" "id:%[8]d,phase:2,t:none,log,deny,status:400,msg:'A name in the multipart body is encoded in a way that not everybody reads (RFC 7578, section 4.2)'"
+`, 16*(s.MaxBody+4096), s.Arguments, ruleURI, ruleBody, ruleMultipart, ruleArguments, ruleArguments+1, ruleFilename)
 	if s.CRS {
 		fmt.Fprintf(&b, `
 SecDefaultAction "phase:1,log,auditlog,pass"

@@ -27,6 +27,17 @@ type Request struct {
 	Body    []byte   // nil when it is not to be inspected
 }
 
+// Size is how much there is to inspect.
+func (r *Request) Size() int {
+	n := len(r.URI) + len(r.Body)
+	for _, h := range r.Headers {
+		for _, v := range h.Values {
+			n += len(h.Name) + len(v)
+		}
+	}
+	return n
+}
+
 // Kind says what an inspection found.
 type Kind uint8
 
@@ -111,7 +122,7 @@ func verdict(tx types.Transaction, it *types.Interruption) Verdict {
 	switch it.RuleID {
 	case ruleArguments, ruleArguments + 1:
 		v.Kind = TooManyArguments
-	case ruleURI, ruleBody, ruleMultipart:
+	case ruleURI, ruleBody, ruleMultipart, ruleFilename:
 		v.Kind = Unreadable
 	}
 	var ids, log strings.Builder
