@@ -218,3 +218,30 @@ func TestFirewallModesAndRules(t *testing.T) {
 		t.Errorf("excluded rules still refuse: %d", a.status)
 	}
 }
+
+// TestFirewallPath: what somebody has put into a path is looked at like what is in
+// a query, whether a contract says where that is or not.
+func TestFirewallPath(t *testing.T) {
+	b := newBackend(t, nil)
+	gw := prepare(t)
+	gw.write(t, "api.yaml", `openapi: 3.1.0
+info: {title: t, version: "1"}
+paths: {"/books/{title}": {get: {operationId: book, responses: {}}}}
+`)
+	for _, contract := range []string{"", "contract api.yaml\n"} {
+		if err := gw.load("", "guard\napi demo {\n"+contract+"firewall\nreverse_proxy "+b.addr()+"\n}"); err != nil {
+			t.Fatal(err)
+		}
+		for path, want := range map[string]int{
+			"/books/1'%20UNION%20SELECT%20password%20FROM%20users--": 403,
+			"/books/%3Cscript%3Ealert(1)%3Cscript%3E":                403,
+			"/books/Don't%20Panic%20(1979)":                          200,
+			"/books/ord_1":                                           200,
+			"/books/Sense%20%26%20Sensibility":                       200,
+		} {
+			if a := gw.get(t, path, nil); a.status != want || want == 403 && a.reason() != "firewall.attack" {
+				t.Errorf("%q %s: %d %s", contract, path, a.status, a.body)
+			}
+		}
+	}
+}

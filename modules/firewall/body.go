@@ -18,7 +18,7 @@ import (
 // request is what the rules see of a request, or why it cannot be inspected.
 func (h *Handler) request(ex *gate.Exchange, r *http.Request) (_ *waf.Request, rule string, _ *gate.Denial) {
 	contentType, as := classify(r.Header.Get("Content-Type"))
-	req := &waf.Request{Client: ex.Client, Method: r.Method, URI: r.URL.RequestURI(), Proto: r.Proto, Host: r.Host}
+	req := &waf.Request{Client: ex.Client, Method: r.Method, URI: r.URL.RequestURI(), Proto: r.Proto, Host: r.Host, Values: valuesOf(ex, r.URL.Path)}
 	if as == unread && !stream(r) {
 		encoding := strings.Join(r.Header["Content-Encoding"], ",")
 		if strings.EqualFold(encoding, "identity") {

@@ -81,6 +81,31 @@ func (h *Handler) decide(ex *gate.Exchange, r *http.Request, patience time.Durat
 	return "", nil
 }
 
+// valuesOf are the parts of the path that the rules look at as they do at those of
+// a query: what the contract calls parameters, or without one, what no path
+// consists of unless somebody has put it there. In a path alone, most rules look
+// for nothing.
+func valuesOf(ex *gate.Exchange, path string) (values []waf.Value) {
+	if ex.Operation != nil {
+		for _, p := range ex.Params {
+			values = append(values, waf.Value{Name: p.Name, Text: p.Value})
+		}
+		return values
+	}
+	if !strings.ContainsAny(path, odd) {
+		return nil
+	}
+	for segment := range strings.SplitSeq(path, "/") {
+		if strings.ContainsAny(segment, odd) {
+			values = append(values, waf.Value{Name: "path", Text: segment})
+		}
+	}
+	return values
+}
+
+// odd are characters that names in a path do not have.
+const odd = " \t\r\n\"'`<>()[]{}|&;$*\\"
+
 // small is what is inspected at once, whatever else is: URL, fields and body of
 // most requests. How many of them there may be is for quota to say.
 const small = 4 << 10
