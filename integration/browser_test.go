@@ -202,7 +202,7 @@ func TestConsoleInABrowser(t *testing.T) {
 	b.do(t, chromedp.KeyEvent("\r"))
 	b.until(t, "its detail", fmt.Sprintf(`document.getElementById("one").textContent.includes(%q)`, id))
 	text := b.eval(t, `document.getElementById("one").textContent`)
-	for _, want := range []string{script + "agent", "/orders/" + script} {
+	for _, want := range []string{script + "agent", (&url.URL{Path: "/orders/" + script}).EscapedPath()} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the detail does not show %q as text: %s", want, text)
 		}

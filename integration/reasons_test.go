@@ -39,7 +39,8 @@ type provoked struct {
 var fromInside = map[gate.Reason]string{
 	gate.InputUnavailable: "TestPanicInValidation",
 	gate.FirewallFailed:   "TestFirewallFails",
-	gate.QuotaUnusual:     "TestUnusual", // takes a day to learn
+	gate.FirewallBusy:     "TestFirewallUnderLoad", // takes a crowd
+	gate.QuotaUnusual:     "TestUnusual",           // takes a day to learn
 
 	// A client certificate needs a port with TLS.
 	gate.IdentityCertificateName:   "TestCertificatePrincipals",
