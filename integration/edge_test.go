@@ -82,7 +82,7 @@ func TestUntrustedProxy(t *testing.T) {
 	for range 3 {
 		r, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost:"+strconv.Itoa(port)+"/", nil)
 		r.Header.Set("X-Forwarded-For", "192.0.2.9")
-		resp, err := http.DefaultClient.Do(r)
+		resp, err := new(http.Client).Do(r)
 		if err != nil {
 			t.Fatal(err)
 		}

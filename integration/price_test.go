@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -127,7 +128,7 @@ func (s *sink) ReadFrom(src io.Reader) (int64, error) { return io.Copy(io.Discar
 // the memory that each keeps. Contracts, rules and plans are shared.
 func BenchmarkSites(b *testing.B) {
 	for _, n := range []int{100, 1000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
+		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			iss, gw := newIssuer(b, "k1"), prepare(b)
 			gw.write(b, "jwks.json", iss.jwks())
 			gw.write(b, "api.yaml", fmt.Sprintf(contractDoc, "3.1.0"))

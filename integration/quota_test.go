@@ -167,7 +167,7 @@ func TestQuotaLeakyIsShared(t *testing.T) {
 			}
 		})
 	}
-	waiting := 0
+	var waiting int
 	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if waiting = int(gw.metric(t, "gatehouse_quota_waiting")); waiting+int(answered.Load()) == lines*each {
 			break

@@ -104,7 +104,7 @@ func (p *Pattern) may(text string) bool {
 
 // least counts the characters that a match has at least.
 func least(re *syntax.Regexp) (n int) {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the others need nothing
 	case syntax.OpLiteral:
 		return len(re.Rune)
 	case syntax.OpCharClass, syntax.OpAnyChar, syntax.OpAnyCharNotNL:
@@ -137,7 +137,7 @@ const (
 // needs finds the sets of which a text of ASCII must have one. None means that it
 // cannot match such a text at all.
 func needs(re *syntax.Regexp) []set {
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the others need nothing
 	case syntax.OpNoMatch:
 		return nil
 	case syntax.OpLiteral:

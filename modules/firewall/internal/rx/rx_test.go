@@ -119,7 +119,7 @@ func example(b *strings.Builder, re *syntax.Regexp, rnd *rand.Rand) {
 			example(b, re.Sub[0], rnd)
 		}
 	}
-	switch re.Op {
+	switch re.Op { //nolint:exhaustive // the others are no text
 	case syntax.OpLiteral:
 		for _, r := range re.Rune {
 			if re.Flags&syntax.FoldCase != 0 {
