@@ -327,6 +327,22 @@ func TestAPIPassesStreams(t *testing.T) {
 		if line, err := br.ReadString('\n'); line != "hello\n" {
 			t.Errorf("%q, %v", line, err)
 		}
+		gw.hungUp(t, conn)
+	})
+}
+
+// hungUp ends an upgraded connection and waits until Caddy's proxy has done so: when
+// it is stopped, it writes to those that are open while others may still copy.
+func (g *gateway) hungUp(t *testing.T, conn net.Conn) {
+	t.Helper()
+	_ = conn.Close()
+	eventually(t, "the end of the stream", func() bool {
+		for _, d := range g.decisions(t) {
+			if d["status"] == 101.0 {
+				return true
+			}
+		}
+		return false
 	})
 }
 

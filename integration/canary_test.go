@@ -323,6 +323,7 @@ func TestCanaryStreams(t *testing.T) {
 			t.Fatalf("%q %v", got, err)
 		}
 	}
+	gw.hungUp(t, conn)
 	// A body that takes its time to come is not the canary's slowness, and
 	// arrives whole.
 	body, w := io.Pipe()

@@ -201,14 +201,14 @@ func TestTrailersAreMasked(t *testing.T) {
 		if path == "/announced" {
 			announced = "Trailer: X-Gatehouse-Subject, Grpc-Status, Set-Cookie, X-Request-Id, App-Detail, Server\r\n"
 		}
-		return "HTTP/1.1 200 OK\r\nContent-Type: application/grpc+proto\r\n" + announced + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" +
+		return "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/grpc+proto\r\n" + announced + "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n" +
 			"X-Gatehouse-Subject: root\r\nGrpc-Status: 0\r\nSet-Cookie: a=b\r\nX-Request-Id: forged\r\nApp-Detail: kept\r\nServer: evil\r\n\r\n"
 	})
 	gw := start(t, "", "api demo {\nreverse_proxy "+addr+"\n}")
 	for _, path := range []string{"/announced", "/silent"} {
 		a := gw.do(t, http.MethodPost, path, http.Header{"Content-Type": {"application/grpc"}, "Te": {"trailers"}}, "x")
 		if len(a.trailer) != 2 || a.trailer.Get("Grpc-Status") != "0" || a.trailer.Get("App-Detail") != "kept" {
-			t.Errorf("%s: the trailers of a call are %v", path, a.trailer)
+			t.Errorf("%s: %d, the trailers of a call are %v beside %v", path, a.status, a.trailer, a.header)
 		}
 		// Who does not speak gRPC gets none that say what an upstream likes.
 		if a := gw.get(t, path, nil); a.trailer.Get("App-Detail")+a.trailer.Get("X-Gatehouse-Subject")+a.trailer.Get("Set-Cookie") != "" {

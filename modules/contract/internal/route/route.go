@@ -225,21 +225,33 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 			return l, found
 		}
 	}
-	if len(n.params) > 0 && n.folded != nil {
-		for _, other := range n.folded[fold(segs[0])] {
-			if other.next.mistaken(segs[1:], other.text != segs[0]) != nil {
-				return nil, params
-			}
-		}
-	}
 	for _, p := range n.params {
-		if found, ok := p.match(segs[0], params); ok {
+		if found, ok := p.match(segs[0], params); ok && !n.hides(p, segs) {
 			if l, all := p.next.find(segs[1:], found); l != nil {
 				return l, all
 			}
 		}
 	}
 	return nil, params
+}
+
+// hides reports whether a parameter would take what some server may take for a
+// literal beside it. Where the template itself has a dot, as {name}.json or
+// fixed.{format}, an ending tells the two apart, there as well.
+func (n *node[V]) hides(p *param[V], segs []string) bool {
+	if n.folded == nil {
+		return false
+	}
+	plain, _, _ := strings.Cut(segs[0], ";")
+	for _, other := range n.folded[fold(segs[0])] {
+		if strings.IndexByte(p.text, '.') >= 0 && !strings.EqualFold(plain, other.text) {
+			continue
+		}
+		if other.next.mistaken(segs[1:], other.text != segs[0]) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // mistaken finds a template that the path is not of, and that some server may take

@@ -11,7 +11,7 @@ func TestFind(t *testing.T) {
 	var r Router[string]
 	for _, template := range []string{
 		"/", "/orders", "/orders/{id}", "/orders/{id}/items/{item}", "/orders/latest", "/orders/latest/{x}/y",
-		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/", "/100% sure", "/{any}/posts", "/{any}/{other}/z",
+		"/files/{name}.json", "/files/{name}", "/v{major}.{minor}/x", "/a/{b}:run", "/users/{id}", "/users/{userId}/posts", "/sp ace", "/trail/", "/100% sure", "/{any}/posts", "/{any}/{other}/z", "/test/fixed", "/test/fixed.{format}", "/files/read",
 	} {
 		if err := r.Add("GET", template, template); err != nil {
 			t.Fatal(err)
@@ -30,6 +30,11 @@ func TestFind(t *testing.T) {
 		"/orders/latest.json":           "",
 		"/orders/Latest;x=1":            "",
 		"/orders/latest;x":              "",
+		"/test/fixed.json":              "/test/fixed.{format} format=json",
+		"/test/fixed":                   "/test/fixed",
+		"/test/Fixed":                   "",
+		"/files/read.json":              "/files/{name}.json name=read",
+		"/files/READ":                   "",
 		"/orders/LATEST/items/3":        "/orders/{id}/items/{item} id=LATEST item=3",
 		"/orders/Latest/3/Y":            "",
 		"/orders/latest/3/Y":            "",
