@@ -115,8 +115,7 @@ func counted(ex *gate.Exchange, caller release.Point) release.Point {
 	if ex.Principal != nil || !ex.Client.Is6() {
 		return caller
 	}
-	b := ex.Client.As16()
-	clear(b[6:])
+	b := ex.Customer().Addr().As16()
 	return release.Start.Add(string(b[:])).Mix()
 }
 

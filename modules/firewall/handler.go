@@ -122,7 +122,7 @@ var work = func() *desk.Desk[caller] {
 }()
 
 // caller is for whom work is done: the tenant, or else the principal, or the
-// network: of IPv6 the /48, of which one customer may have all addresses.
+// customer's network.
 type caller struct {
 	tenant, issuer, subject, client string
 	network                         netip.Prefix
@@ -135,11 +135,7 @@ func callerOf(ex *gate.Exchange) caller {
 		}
 		return caller{issuer: p.Issuer, subject: p.Subject, client: p.Client}
 	}
-	network := ex.Network()
-	if network.Bits() > 48 {
-		network, _ = network.Addr().Prefix(48)
-	}
-	return caller{network: network}
+	return caller{network: ex.Customer()}
 }
 
 // inspect keeps a panic of the engine from looking like a failure elsewhere.

@@ -147,8 +147,14 @@ func wellFormedID(id string) bool {
 
 // Network is what a caller without a name is counted by: its address, or for
 // IPv6 the /64 that one customer usually holds.
-func (ex *Exchange) Network() netip.Prefix {
-	bits := 64
+func (ex *Exchange) Network() netip.Prefix { return ex.network(64) }
+
+// Customer is what a caller without a name is held to where many callers together
+// could do harm: its address, or for IPv6 the /48, of which one customer may well
+// have all.
+func (ex *Exchange) Customer() netip.Prefix { return ex.network(48) }
+
+func (ex *Exchange) network(bits int) netip.Prefix {
 	if ex.Client.Is4() {
 		bits = 32
 	}

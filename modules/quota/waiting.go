@@ -34,8 +34,8 @@ type waiterIn struct {
 	waiter
 }
 
-// waiter is who waits: the principal, or the network. Of IPv6 that is the /48,
-// or one customer's addresses would take the place of everybody's.
+// waiter is who waits: the principal, or the customer's network, or its addresses
+// would take the place of everybody's.
 type waiter struct {
 	issuer, subject, client string
 	network                 netip.Prefix
@@ -45,11 +45,7 @@ func waiterOf(ex *gate.Exchange) waiter {
 	if p := ex.Principal; p != nil {
 		return waiter{issuer: p.Issuer, subject: p.Subject, client: p.Client}
 	}
-	network := ex.Network()
-	if network.Bits() > 48 {
-		network, _ = network.Addr().Prefix(48)
-	}
-	return waiter{network: network}
+	return waiter{network: ex.Customer()}
 }
 
 // Take takes a place, if there is one. One caller may have a whole queue, with

@@ -141,8 +141,7 @@ func (ts *targets) evict() bool {
 var callerSeed = maphash.MakeSeed()
 
 // callerOf is who asks, as far as breakers tell callers apart: a tenant, a
-// subject, or a network. In IPv6 that is a /48, of which one customer may well
-// have all.
+// subject, or a customer's network.
 func callerOf(ex *gate.Exchange) uint64 {
 	if ex == nil {
 		return 0
@@ -150,10 +149,7 @@ func callerOf(ex *gate.Exchange) uint64 {
 	p := ex.Principal
 	switch {
 	case p == nil:
-		a := ex.Client.As16()
-		if ex.Client.Is6() {
-			return maphash.Bytes(callerSeed, a[:6])
-		}
+		a := ex.Customer().Addr().As16()
 		return maphash.Bytes(callerSeed, a[:])
 	case p.Tenant != "":
 		return maphash.String(callerSeed, p.Tenant)

@@ -53,7 +53,7 @@ func Keep(size int64) (release func()) {
 func adjust() {
 	percent := usual
 	if len(claims) > 0 {
-		percent = For(int64(read("/gc/heap/live:bytes")), *claims[len(claims)-1], usual) //nolint:gosec // far from the end of an int64
+		percent = growth(int64(read("/gc/heap/live:bytes")), *claims[len(claims)-1], usual) //nolint:gosec // far from the end of an int64
 		if !awake {
 			awake = true
 			runtime.SetFinalizer(new(sentinel), collected)
@@ -65,9 +65,9 @@ func adjust() {
 	}
 }
 
-// For is the percentage by which a heap grows by size, if that is more than the
+// growth is the percentage by which a heap grows by size, if that is more than the
 // usual one.
-func For(live, size int64, usual int) int {
+func growth(live, size int64, usual int) int {
 	return max(usual, int(min(size*100/max(live, 1), 10_000)))
 }
 

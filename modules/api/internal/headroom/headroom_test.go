@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestFor(t *testing.T) {
+func TestGrowth(t *testing.T) {
 	for _, c := range []struct {
 		live, size int64
 		want       int
@@ -18,7 +18,7 @@ func TestFor(t *testing.T) {
 		{1 << 20, 32 << 20, 3200},
 		{0, 32 << 20, 10_000}, // before the first collection
 	} {
-		if got := For(c.live, c.size, 100); got != c.want {
+		if got := growth(c.live, c.size, 100); got != c.want {
 			t.Errorf("%d live, %d more: %d, want %d", c.live, c.size, got, c.want)
 		}
 	}
