@@ -136,26 +136,36 @@ func measure(ctx context.Context, dir, caddy, core, upstream string, set set, ro
 		defer p.kill()
 		gateways[i] = p
 	}
-	results := make([][]result, len(set.scenarios))
+	// The machine's speed changes within seconds: before and after each scenario
+	// plain Caddy runs as well, and the ratio is to those two.
+	results, ratios := make([][]result, len(gateways)), make([][]float64, len(gateways))
+	run := func(i int) (result, error) {
+		res, err := load(gateways[i], set.request, length, conns)
+		if err != nil {
+			err = fmt.Errorf("%q: %w", set.scenarios[i].name, err)
+		}
+		return res, err
+	}
 	for round := -1; round < rounds; round++ { // the first warms up
-		for i, p := range gateways {
-			res, err := load(p, set.request, length, conns)
-			if err != nil {
-				return fmt.Errorf("%q: %w", set.scenarios[i].name, err)
+		before, err := run(0)
+		for i := 1; i < len(gateways) && err == nil; i++ {
+			var res, after result
+			if res, err = run(i); err == nil {
+				after, err = run(0)
 			}
 			if round >= 0 {
-				results[i] = append(results[i], res)
+				results[0], ratios[0] = append(results[0], after), append(ratios[0], after.cpu/before.cpu)
+				results[i], ratios[i] = append(results[i], res), append(ratios[i], 2*res.cpu/(before.cpu+after.cpu))
 			}
+			before = after
+		}
+		if err != nil {
+			return err
 		}
 	}
 
 	fmt.Printf("\n## %s\n\n| scenario | CPU µs/request (min..max) | ratio to plain | p50 µs | p99 µs | requests/s | memory MiB |\n|---|---|---|---|---|---|---|\n", set.name)
 	for i, s := range set.scenarios {
-		var ratios []float64
-		for r := range rounds {
-			plain := (results[0][r].cpu + results[1][r].cpu) / 2
-			ratios = append(ratios, results[i][r].cpu/plain)
-		}
 		pick := func(f func(result) float64) []float64 {
 			var v []float64
 			for _, r := range results[i] {
@@ -166,7 +176,7 @@ func measure(ctx context.Context, dir, caddy, core, upstream string, set set, ro
 		}
 		cpu := pick(func(r result) float64 { return r.cpu })
 		fmt.Printf("| %s | %.1f (%.1f..%.1f) | %.3f | %.0f | %.0f | %.0f | %.0f |\n", s.name,
-			median(cpu), cpu[0], cpu[len(cpu)-1], median(ratios),
+			median(cpu), cpu[0], cpu[len(cpu)-1], median(ratios[i]),
 			median(pick(func(r result) float64 { return r.p50 })), median(pick(func(r result) float64 { return r.p99 })),
 			median(pick(func(r result) float64 { return r.rate })), gateways[i].memory())
 	}

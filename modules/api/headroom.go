@@ -13,7 +13,7 @@ import (
 // is more. Go's own rule, the second alone, has a small gateway collect some dozens of
 // times a second. GOGC in the environment and GOMEMLIMIT have the last word.
 type Headroom struct {
-	// How many bytes. At most 1 GiB. Default: 32 MiB.
+	// How many bytes. At most 1 GiB. Default: 64 MiB.
 	Size int64 `json:"size,omitempty"`
 
 	// Leaves all to Go's own rule. Default: false.
@@ -23,7 +23,7 @@ type Headroom struct {
 }
 
 const (
-	defaultHeadroom = 32 << 20
+	defaultHeadroom = 64 << 20
 	maxHeadroom     = 1 << 30
 )
 
