@@ -175,32 +175,17 @@ func (f *keyFlags) list(to io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for after := ""; ; {
-		body, err := f.Ask(http.MethodGet, "keys?after="+url.QueryEscape(after), nil)
-		if err != nil {
+	err = f.Each("keys", func(raw json.RawMessage) error {
+		var k listedKey
+		if err := json.Unmarshal(raw, &k); err != nil {
 			return err
 		}
-		var page struct {
-			Objects []json.RawMessage
-			Next    string
-		}
-		err = json.Unmarshal(body, &page)
-		for _, o := range page.Objects {
-			var k listedKey
-			if err == nil {
-				err = json.Unmarshal(o, &k)
-			}
-			if err == nil {
-				err = k.print(out, o, uses, f.json)
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("reading the gateway's answer: %w", err)
-		}
-		if after = page.Next; after == "" {
-			return out.Flush()
-		}
+		return k.print(out, raw, uses, f.json)
+	})
+	if err != nil {
+		return err
 	}
+	return out.Flush()
 }
 
 // print writes a key in one line: as a row, or as the JSON that it came in and

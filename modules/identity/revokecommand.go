@@ -262,43 +262,32 @@ func (f *revokeFlags) list(to io.Writer) error {
 	if !f.json {
 		_, _ = fmt.Fprintln(out, "ID\tWHAT\tISSUER\tBEFORE\tEXPIRES\tREASON") // Flush reports what fails
 	}
-	for after := ""; ; {
-		body, err := f.Ask(http.MethodGet, "revocations?after="+url.QueryEscape(after), nil)
-		if err != nil {
+	err := f.Each("revocations", func(raw json.RawMessage) error {
+		if f.json {
+			_, err := fmt.Fprintf(out, "%s\n", raw)
 			return err
 		}
-		var page struct {
-			Objects []json.RawMessage
-			Next    string
+		var o struct {
+			ID    string
+			Value revocation
 		}
-		if err := json.Unmarshal(body, &page); err != nil {
-			return fmt.Errorf("reading the gateway's answer: %w", err)
+		if err := json.Unmarshal(raw, &o); err != nil {
+			return err
 		}
-		for _, raw := range page.Objects {
-			var o struct {
-				ID    string
-				Value revocation
-			}
-			if err := json.Unmarshal(raw, &o); err != nil {
-				return fmt.Errorf("reading the gateway's answer: %w", err)
-			}
-			if f.json {
-				_, _ = fmt.Fprintf(out, "%s\n", raw)
-				continue
-			}
-			v, before, what := o.Value, "", ""
-			if !v.Before.IsZero() {
-				before = v.Before.Format(time.RFC3339)
-			}
-			for _, c := range [...][2]string{{ofJTI, v.JTI}, {ofToken, v.SHA256}, {ofKey, v.Key}, {ofSubject, v.Subject}, {ofTenant, v.Tenant}} {
-				if c[1] != "" {
-					what = c[0] + " " + printable(c[1], "")
-				}
-			}
-			_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\n", o.ID, what, printable(v.Issuer, ""), before, v.Expires.Format(time.RFC3339), printable(v.Reason, ""))
+		v, before, what := o.Value, "", ""
+		if !v.Before.IsZero() {
+			before = v.Before.Format(time.RFC3339)
 		}
-		if after = page.Next; after == "" {
-			return out.Flush()
+		for _, c := range [...][2]string{{ofJTI, v.JTI}, {ofToken, v.SHA256}, {ofKey, v.Key}, {ofSubject, v.Subject}, {ofTenant, v.Tenant}} {
+			if c[1] != "" {
+				what = c[0] + " " + printable(c[1], "")
+			}
 		}
+		_, err := fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\n", o.ID, what, printable(v.Issuer, ""), before, v.Expires.Format(time.RFC3339), printable(v.Reason, ""))
+		return err
+	})
+	if err != nil {
+		return err
 	}
+	return out.Flush()
 }

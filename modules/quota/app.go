@@ -3,6 +3,8 @@ package quota
 import (
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,6 +74,24 @@ type Rate struct {
 	// Makes requests wait for their turn rather than be refused: how many of
 	// one caller may wait. Default: 0, none.
 	Leaky int `json:"leaky,omitempty"`
+}
+
+// String writes a rate as the Caddyfile does.
+func (r *Rate) String() string {
+	window := time.Duration(r.Window).String() // 1h0m0s
+	for _, end := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(window, end) {
+			window = window[:len(window)-2]
+		}
+	}
+	s := strconv.Itoa(r.Events) + "/" + window
+	if r.Burst > 0 {
+		s += " burst " + strconv.Itoa(r.Burst)
+	}
+	if r.Leaky > 0 {
+		s += " leaky " + strconv.Itoa(r.Leaky)
+	}
+	return s
 }
 
 // plan is a rate made ready.

@@ -4,6 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/caddyserver/caddy/v2"
 
@@ -44,7 +47,7 @@ var tenants = registry.NewKind(registry.Kind[tenant, map[string]tenant]{
 			return errors.New("the running configuration has no quota")
 		}
 		if t.Plan != "" && app.(*App).plans[t.Plan] == nil {
-			return fmt.Errorf("plan %q is not defined", t.Plan)
+			return fmt.Errorf("plan %q is not defined; expected %s", t.Plan, strings.Join(slices.Sorted(maps.Keys(app.(*App).plans)), ", "))
 		}
 		return nil
 	},

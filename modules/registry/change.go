@@ -129,6 +129,7 @@ func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id s
 		s.logger.Load().Named("audit").Warn("change of a live object was in doubt and forced",
 			zap.String("kind", k.name()), zap.String("id", id), zap.Uint64("revision", o.Version), zap.String("by", who.name), zap.Strings("doubts", doubts))
 	}
+	out.Warnings = append(out.Warnings, k.warn(id, o.ready)...)
 	if who.idle {
 		warning := "nothing in the running configuration uses " + k.name() + ": this is stored, and has no effect here"
 		if k.used() != "" {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -64,6 +65,32 @@ func (c *Client) AskWith(fields http.Header, method, path string, body []byte) (
 	}
 	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)
+}
+
+// Each calls f with every object of a kind, in the order of their ids.
+func (c *Client) Each(kind string, f func(object json.RawMessage) error) error {
+	for after := ""; ; {
+		body, err := c.Ask(http.MethodGet, kind+"?after="+url.QueryEscape(after), nil)
+		if err != nil {
+			return err
+		}
+		var page struct {
+			Objects []json.RawMessage
+			Next    string
+		}
+		err = json.Unmarshal(body, &page)
+		for _, o := range page.Objects {
+			if err == nil {
+				err = f(o)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("reading the gateway's answer: %w", err)
+		}
+		if after = page.Next; after == "" {
+			return nil
+		}
+	}
 }
 
 // Refused is an answer that is an error, in words for whoever gave the command.

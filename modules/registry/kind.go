@@ -45,6 +45,10 @@ type Kind[T, S any] struct {
 	// meanwhile: has and snapshots are there to be asked. May be nil.
 	Doubt func(has Has, id string, was, is T) []string
 
+	// Warn names what a change brings that is easily overlooked. It is made, and
+	// answered with warnings. May be nil.
+	Warn func(id string, is T) []string
+
 	// State is how an object stands at now, in a word, and until when if that
 	// ends by itself. It is shown with the object. May be nil.
 	State func(id string, value json.RawMessage, now time.Time) (word string, until time.Time)
@@ -74,6 +78,7 @@ type kind interface {
 	admit(id string, object any) error
 	born(object any, revision uint64)
 	doubt(has Has, id string, was, is any) []string
+	warn(id string, is any) []string
 	state(id string, value json.RawMessage, now time.Time) (string, time.Time)
 	used() string
 	index(objects map[string]*object) any
@@ -113,6 +118,14 @@ func (k *Kind[T, S]) doubt(has Has, id string, was, is any) []string {
 	}
 	old, _ := was.(T)
 	return k.Doubt(has, id, old, is.(T))
+}
+
+func (k *Kind[T, S]) warn(id string, is any) []string {
+	object, ready := is.(T)
+	if k.Warn == nil || !ready {
+		return nil
+	}
+	return k.Warn(id, object)
 }
 
 func (k *Kind[T, S]) state(id string, value json.RawMessage, now time.Time) (string, time.Time) {

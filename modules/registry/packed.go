@@ -108,6 +108,8 @@ func (*Packed[T, S]) index(map[string]*object) any { return nil }
 
 func (k *Packed[T, S]) used() string { return k.Used }
 
+func (k *Packed[T, S]) warn(string, any) []string { return nil }
+
 func (k *Packed[T, S]) doubt(has Has, _ string, was, is any) []string {
 	if k.Doubt == nil {
 		return nil

@@ -1,0 +1,77 @@
+package integration
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// TestSettingCommands sets, lists and resets modes, tenants and weights of
+// canaries at the command line, while the gateway runs.
+func TestSettingCommands(t *testing.T) {
+	gw := start(t, livePlans, `
+	api orders {
+		identity {
+			keys
+		}
+		quota per tenant
+		firewall
+		canary next {
+			weight 5%
+			respond next
+		}
+		respond ok
+	}
+`)
+	for _, c := range []struct{ args, says string }{
+		{"mode set orders.firewall shadow", "orders.firewall: shadow"},
+		{"mode list", "orders.firewall  shadow"},
+		{"mode list --json", `"id":"orders.firewall"`},
+		{"mode reset orders.firewall", "orders.firewall: as the configuration says"},
+		{"tenant set acme plan pro", "acme: plan pro"},
+		{"tenant set zoo rate 5000/h burst 100", "zoo: rate 5000/h burst 100"},
+		{"tenant list", "zoo         5000/1h burst 100"},
+		{"tenant list", "acme  pro"},
+		{"tenant reset zoo", "zoo: as the configuration says"},
+		{"canary set orders.next 20%", "orders.next: 20%"},
+		{"canary list", "orders.next  20%"},
+		{"canary reset orders.next", "orders.next: as the configuration says"},
+	} {
+		out, err := gw.command(t, strings.Fields(c.args)...)
+		if err != nil || !strings.Contains(out, c.says) {
+			t.Errorf("%s: %v\n%s", c.args, err, out)
+		}
+	}
+	for _, c := range []struct{ args, says string }{
+		{"mode set orders.firewall", "expected: set <api>.<stage> enforce|shadow|off"},
+		{"mode set orders.firewall shadwo", `unrecognized mode "shadwo"; expected enforce, shadow or off`},
+		{"mode set orders.firewall shadow off", "one mode is enough"},
+		{"mode set ordres.firewall shadow", `no API "ordres" is running; expected orders`},
+		{"mode set orders.firewal shadow", `"firewal" is no stage that has a mode; expected reputation, guard,`},
+		{"mode reset orders.guard", `there is no "orders.guard" among the modes`},
+		{"mode", "mode needs a command"},
+		{"tenant set acme", "expected: set <tenant> plan <plan> | rate <rate>"},
+		{"tenant set acme plan", "plan needs a value"},
+		{"tenant set acme plan pro gold", "one plan is enough"},
+		{"tenant set acme plan gold", `plan "gold" is not defined; expected free, pro`},
+		{"tenant set acme rate 60", `"60" is not a rate; write for example 10/s, 600/m or 1000/d`},
+		{"tenant set acme rate 60/m brust 3", `unrecognized word "brust"`},
+		{"tenant set acme weight 3", `expected plan or rate, not "weight"`},
+		{"canary set orders.next 20", `"20" is not a share of the callers; write for example 20%`},
+		{"canary set orders.nxt 20%", `no release "orders.nxt" is running`},
+		{"canary set orders.next 120%", "weight 120 is not from 0 to 100"},
+	} {
+		out, err := gw.command(t, strings.Fields(c.args)...)
+		if err == nil || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), ":0") {
+			t.Errorf("%s: %v\n%s", c.args, err, out)
+		}
+	}
+	// What opens an API is done, and said.
+	a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders.identity", `{"mode":"off"}`, nil)
+	if a.status != 201 || !strings.Contains(a.body, "orders lets in whom it refuses otherwise") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders.identity", `{"mode":"enforce"}`, nil); strings.Contains(a.body, "warnings") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
