@@ -101,7 +101,7 @@ func TestExplain(t *testing.T) {
 			}
 		}
 	}
-	if _, err := w.command(t, "explain", "nobody"); err == nil || !strings.Contains(err.Error(), "does not remember") {
+	if _, err := w.command(t, "explain", "nobody"); err == nil || !strings.Contains(err.Error(), "no Exchange with the request id nobody is remembered") {
 		t.Errorf("an unknown id is explained: %v", err)
 	}
 }

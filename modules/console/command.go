@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/cli"
@@ -26,53 +25,28 @@ func init() {
 	cli.Add(consoleCommand)
 }
 
-// endpoint says where the running gateway's admin endpoint is.
-type endpoint struct{ address, config, adapter string }
-
-func (e *endpoint) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&e.address, "address", "", "the admin endpoint of the running gateway; default: that of --config, or localhost:2019")
-	cmd.Flags().StringVarP(&e.config, "config", "c", "", "configuration file to take the admin endpoint from")
-	cmd.Flags().StringVarP(&e.adapter, "adapter", "a", "", "name of the config adapter, if the file is no Caddyfile")
-}
-
-func (e *endpoint) find() (string, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(e.address, nil, e.config, e.adapter)
-	if err != nil {
-		return "", fmt.Errorf("finding the admin endpoint: %w", err)
-	}
-	return address, nil
-}
-
 func explainCommand() *cobra.Command {
-	var at endpoint
+	var client registry.Client
 	cmd := &cobra.Command{
 		Use:   "explain <request id>",
 		Short: "Says what each stage of the running gateway decided on a request, and why",
 		Long: "Says what each stage of the running gateway decided on one of the last requests, and why. " +
 			"The request id is in the answer's X-Request-Id, in a problem's instance and in the log. Ends with 1 if it is not remembered.",
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return at.explain(cmd.OutOrStdout(), args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error { return explain(&client, cmd.OutOrStdout(), args[0]) },
 	}
-	at.flags(cmd)
+	client.Flags(cmd)
 	return cmd
 }
 
-func (e *endpoint) explain(out io.Writer, id string) error {
-	address, err := e.find()
+func explain(client *registry.Client, out io.Writer, id string) error {
+	id = strings.TrimPrefix(id, "urn:request:") // as a problem has it
+	body, err := client.Ask(http.MethodGet, "exchanges/"+url.PathEscape(id), nil)
 	if err != nil {
 		return err
 	}
-	id = strings.TrimPrefix(id, "urn:request:") // as a problem has it
-	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, prefix+"exchanges/"+url.PathEscape(id), registry.Authorized(), nil)
-	switch {
-	case err != nil && strings.Contains(err.Error(), "HTTP 404"):
-		return fmt.Errorf("the gateway does not remember a request %q: it may be too old, or of another gateway", id)
-	case err != nil:
-		return err
-	}
-	defer resp.Body.Close()
 	var ex exchange
-	if err := json.NewDecoder(resp.Body).Decode(&ex); err != nil {
+	if err := json.Unmarshal(body, &ex); err != nil {
 		return fmt.Errorf("reading the gateway's answer: %w", err)
 	}
 	return ex.print(out)
@@ -272,7 +246,7 @@ func dash(s string) string {
 }
 
 func consoleCommand() *cobra.Command {
-	var at endpoint
+	var client registry.Client
 	var listen string
 	cmd := &cobra.Command{
 		Use:   "console [--listen <address>]",
@@ -284,10 +258,10 @@ func consoleCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			return at.show(ctx, cmd.OutOrStdout(), listen)
+			return show(ctx, &client, cmd.OutOrStdout(), listen)
 		},
 	}
-	at.flags(cmd)
+	client.Flags(cmd)
 	cmd.Flags().StringVar(&listen, "listen", "localhost:0", "where to listen; 0 finds a free port")
 	return cmd
 }

@@ -23,8 +23,8 @@ import (
 
 // show passes on what the console's page asks for, and nothing else of the
 // admin endpoint.
-func (e *endpoint) show(ctx context.Context, out io.Writer, listen string) error {
-	address, err := e.find()
+func show(ctx context.Context, client *registry.Client, out io.Writer, listen string) error {
+	address, err := client.Endpoint()
 	if err != nil {
 		return err
 	}

@@ -46,12 +46,21 @@ func (c *Client) Ask(method, path string, body []byte) ([]byte, error) {
 	return c.AskWith(nil, method, path, body)
 }
 
+// Endpoint is the address of the admin endpoint.
+func (c *Client) Endpoint() (string, error) {
+	address, err := caddycmd.DetermineAdminAPIAddress(c.address, nil, c.config, c.adapter)
+	if err != nil {
+		return "", fmt.Errorf("finding the admin endpoint: %w", err)
+	}
+	return address, nil
+}
+
 // AskWith is Ask with header fields of the caller's. What the gateway refuses is
 // a *Refused.
 func (c *Client) AskWith(fields http.Header, method, path string, body []byte) ([]byte, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(c.address, nil, c.config, c.adapter)
+	address, err := c.Endpoint()
 	if err != nil {
-		return nil, fmt.Errorf("finding the admin endpoint: %w", err)
+		return nil, err
 	}
 	header := Authorized()
 	maps.Copy(header, fields)
@@ -127,7 +136,7 @@ func readRefused(text string) *Refused {
 	case r.words == "":
 		r.words = "the gateway refuses without a word"
 		if status == http.StatusNotFound {
-			r.words = "what answers there has no live objects; is it a gateway's admin endpoint?"
+			r.words = "what answers there knows nothing of that; is it a gateway's admin endpoint?"
 		}
 	case status == http.StatusConflict:
 		r.words = strings.Replace(r.words, forceHint, "; if that is meant, say so with --force", 1)

@@ -12,7 +12,7 @@ func TestRefused(t *testing.T) {
 		{"a doubt", "", `HTTP 409: {"error":"odd; if that is meant, say so with ?force=true"}`, "odd; if that is meant, say so with --force (409 Conflict)"},
 		{"nobody's token", "x", `HTTP 401: {"error":"the token is no operator's"}`, "the token is no operator's; the token was taken from GATEHOUSE_ADMIN_TOKEN (401 Unauthorized)"},
 		{"no token", "", `HTTP 403: {"error":"you may not"}`, "you may not; an operator's token is taken from GATEHOUSE_ADMIN_TOKEN, which is not set (403 Forbidden)"},
-		{"another's endpoint", "", "HTTP 404: 404 page not found\n", "what answers there has no live objects; is it a gateway's admin endpoint? (404 Not Found)"},
+		{"another's endpoint", "", "HTTP 404: 404 page not found\n", "what answers there knows nothing of that; is it a gateway's admin endpoint? (404 Not Found)"},
 		{"no word", "", "HTTP 500: ", "the gateway refuses without a word (500 Internal Server Error)"},
 		{"text", "", "HTTP 502: away\x1b[2J\n", "away [2J (502 Bad Gateway)"},
 		{
