@@ -135,6 +135,24 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
+// A failure whose body stalls is answered all the same: nobody gets that body.
+func TestStallingFailure(t *testing.T) {
+	bad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, "part")
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	}))
+	defer bad.Close()
+	gw := start(t, "", proxied("transport gatehouse {\n try_timeout 100ms\n}", bad.Listener.Addr().String()))
+	began := time.Now()
+	a := gw.do(t, http.MethodPost, "/", nil, "{}")
+	if took := time.Since(began); a.status != 500 || a.reason() != "api.upstream_failed" || took > time.Second {
+		t.Errorf("%d %s after %v", a.status, a.body, took)
+	}
+}
+
 // A client that takes its time to send is not the upstream's failure, and an
 // answer that takes its time to end is cut by nobody.
 func TestSlowBodies(t *testing.T) {

@@ -51,7 +51,24 @@ func (y *try) send() (*http.Response, error) {
 	if cause := w.broken.Load(); err != nil && cause != nil {
 		err = fmt.Errorf("%w: %w", errUpload, *cause)
 	}
+	if err == nil && w.cancel != nil && failed(res, y.t.Breaker.Statuses) {
+		// It is no stream, and may be read to its end before the client gets
+		// anything: a failure that stalls has as long again.
+		res.Body = &ending{res.Body, time.AfterFunc(w.limit, func() { w.cancel(errTimeout) })}
+	}
 	return res, err
+}
+
+// ending is a body that has to end in time.
+type ending struct {
+	io.ReadCloser
+	timer *time.Timer
+}
+
+// Close stops the time.
+func (e *ending) Close() error {
+	e.timer.Stop()
+	return e.ReadCloser.Close()
 }
 
 // bounded reports whether the deadlines are for this request. A call of gRPC
