@@ -89,6 +89,9 @@ func TestGuardBodies(t *testing.T) {
 			json depth 8
 		}
 		contract orders.yaml
+		require {
+			mode off
+		}
 		reverse_proxy `+back.addr()+`
 	}
 `); err != nil {

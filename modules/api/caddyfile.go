@@ -136,7 +136,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 	has := func(dir string) bool {
 		return slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == dir })
 	}
-	bare := slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == "require" && len(s) == 1 })
+	bare := slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == "require" && (len(s) == 1 || s[1].Text == "{") })
 	var traced, outer, inner []caddyfile.Segment
 	for _, s := range segments {
 		switch dir := s.Directive(); {
@@ -154,7 +154,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 		if !has("input") {
 			inner = append(inner, implied("input", start))
 		}
-		if has("identity") && !bare {
+		if !bare { // identity may stand around the api; without any, nobody has what the contract asks for
 			inner = append(inner, implied("require", start))
 		}
 	}

@@ -83,7 +83,7 @@ func newAudit(c *config) (*audit, error) {
 // add takes up an API. What stands around it in its site is for it too.
 func (a *audit) add(o map[string]any, shared map[string][]map[string]any) (err error) {
 	p := &api{name: str(o["name"]), handlers: map[string][]map[string]any{}}
-	p.line = a.lineOf("api", p.name)
+	p.line = a.lineOfAPI(p.name)
 	handlers(o["routes"], p.handlers, nil)
 	for h, all := range shared {
 		p.handlers[h] = append(p.handlers[h], all...)
@@ -179,6 +179,10 @@ func init() { // not in the declaration: a check knows the audit, which lists ch
 		{"GH014", isError, "callers are to be proven by certificates that nobody verifies", uselessCertificates},
 		{"GH015", isWarning, "live objects can be changed from elsewhere without a token", openRegistry},
 		{"GH016", isWarning, "an API has no guard", noGuard},
+		{"GH017", isError, "the contract asks for credentials, and the configuration does not go by that", lostSecurity},
+		{"GH018", isError, "a quota counts by what nobody has proven", lostQuotas},
+		{"GH019", isNote, "two APIs have one name", namesakes},
+		{"GH020", isError, "an API gets no request", deadAPIs},
 	}
 }
 

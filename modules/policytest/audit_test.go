@@ -78,7 +78,7 @@ func TestAudit(t *testing.T) {
 			name: "GH001: an operation that anybody may call", from: "identity main", to: "identity main {\n\t\t\toptional\n\t\t}",
 			want: []string{"orders.openapi.yaml:5: error GH001: listOrders can be called by anybody", "orders.openapi.yaml:8: error GH001: createOrder"},
 		},
-		{name: "GH001: the contract says that it is meant", from: "identity main", to: "", inDoc: "paths:", becomes: "security: []\npaths:"},
+		{name: "GH001: the contract says that it is meant", from: "identity main\n\t\tquota per tenant", to: "quota per address 60/m", inDoc: "paths:", becomes: "security: []\npaths:"},
 		{name: "GH002: no contract", from: "contract orders.openapi.yaml", to: "", want: []string{"Caddyfile:17: warning GH002: api orders has no contract"}},
 		{name: "GH003: no quota", from: "quota per tenant", to: "", want: []string{"Caddyfile:17: warning GH003: api orders has no quota: one caller may take all there is (1 writing operations)"}},
 		{name: "GH003: a quota around the api", from: "\tapi orders {", to: "\tquota per address 10/s\n\tapi orders {", want: nil},
@@ -112,8 +112,9 @@ func TestAudit(t *testing.T) {
 			name: "GH013: a scope of nobody", from: "api orders {", to: "@write method POST\n\trequire @write scope orders:write\n\tapi orders {",
 			want: []string{"Caddyfile:18: error GH013: require scope orders:write stands where no identity has proven anybody"},
 		},
-		{name: "GH013: a role before the identity", from: "identity main", to: "route {\n\t\t\trequire role admin\n\t\t\tidentity main\n\t\t}", want: []string{"Caddyfile:20: error GH013: require role admin"}},
-		{name: "GH013: behind it", from: "identity main", to: "route {\n\t\t\tidentity main\n\t\t\trequire role admin\n\t\t}"},
+		{name: "GH013: a role before the identity", from: "identity main\n\t\tquota per tenant", to: "quota per address 60/m\n\t\troute {\n\t\t\trequire role admin\n\t\t\tidentity main\n\t\t}", want: []string{"Caddyfile:21: error GH013: require role admin"}},
+		{name: "GH018: before the identity, since route comes last", from: "identity main", to: "route {\n\t\t\tidentity main\n\t\t\trequire role admin\n\t\t}", want: []string{"Caddyfile:23: error GH018: quota per tenant stands where no identity has proven anybody"}},
+		{name: "GH013: behind it", from: "identity main\n\t\tquota per tenant", to: "route {\n\t\t\tidentity main\n\t\t\trequire role admin\n\t\t\tquota per tenant\n\t\t}"},
 		{name: "GH013: behind one that is optional", from: "api orders {", to: "identity main {\n\t\toptional\n\t}\n\trequire scope a\n\tapi orders {"},
 		{name: "GH013: behind Caddy's own handler with ours in it", from: "api orders {", to: "route {\n\t\tauthentication {\n\t\t\tgatehouse main\n\t\t}\n\t\trequire acr gold\n\t}\n\tapi orders {"},
 		{
@@ -124,6 +125,29 @@ func TestAudit(t *testing.T) {
 		{name: "GH013: in another site", from: "api.example.com {", to: "other.example.com {\n\trequire role admin\n\trespond ok\n}\n\napi.example.com {", want: []string{"error GH013: require role admin"}},
 		{name: "GH013: in a named route behind the identity", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\troute {\n\t\tidentity main\n\t\tinvoke admins\n\t}"},
 		{name: "GH013: in a named route alone", from: "api.example.com {", to: "&(admins) {\n\trequire role admin\n}\n\napi.example.com {\n\tinvoke admins", want: []string{"Caddyfile:17: error GH013: require role admin"}},
+		{
+			name: "GH017: credentials of which nobody can have any", from: "identity main\n\t\tquota per tenant", to: "quota per address 60/m", inDoc: "components:",
+			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
+			want: []string{"Caddyfile:17: error GH017: listOrders asks for credentials, and api orders proves nobody: each request for it is refused"},
+		},
+		{
+			name: "GH017: an identity around the api", from: "api orders {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main", to: "identity main\n\tapi orders {\n\t\tcontract orders.openapi.yaml", inDoc: "components:",
+			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
+		},
+		{
+			name: "GH005: the backend asks for what the contract says", from: "identity main\n\t\tquota per tenant", to: "require {\n\t\t\tmode off\n\t\t}\n\t\tquota per address 60/m", inDoc: "components:",
+			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
+			want: []string{"warning GH005: require is in mode off"},
+		},
+		{
+			name: "GH017: a contract that stands around the api", from: "api orders {\n\t\tcontract orders.openapi.yaml", to: "contract orders.openapi.yaml\n\tapi orders {", inDoc: "components:",
+			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
+			want: []string{"error GH017: nothing in api orders looks at the security of its contract, such as that of listOrders"},
+		},
+		{name: "GH018: a quota around the identity", from: "api orders {", to: "quota per key 10/s\n\tapi orders {", want: []string{"Caddyfile:17: error GH018: quota per key stands where no identity"}},
+		{name: "GH019: one name twice", from: "api.example.com {", to: "www.example.com {\n\tapi orders {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main\n\t\tquota per tenant\n\t\tfirewall\n\t\tguard\n\t\trespond ok\n\t}\n}\n\napi.example.com {", want: []string{"note GH019: api orders stands in several places"}},
+		{name: "GH020: behind one that answers all", from: "api.example.com {", to: "api.example.com {\n\tapi first {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main\n\t\tquota per tenant\n\t\tfirewall\n\t\tguard\n\t\trespond ok\n\t}", want: []string{"Caddyfile:25: error GH020: api orders gets no request: api first"}},
+		{name: "GH020: with a path", from: "api.example.com {", to: "api.example.com {\n\tapi /first/* first {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main\n\t\tquota per tenant\n\t\tfirewall\n\t\tguard\n\t\trespond ok\n\t}"},
 		{name: "GH016: no guard", from: "\t\tguard\n", to: "", want: []string{"Caddyfile:17: warning GH016: api orders has no guard"}},
 		{name: "GH016: one in front", from: "\tapi orders {", to: "\tguard\n\tapi orders {"},
 		{
@@ -201,7 +225,7 @@ func TestAuditAsCaddyLoads(t *testing.T) {
 		status int
 		says   string
 	}{
-		{policytest.AuditOptions{Adapter: "caddyfile", EnvFiles: []string{one, two}}, 0, "16 checks: 0 errors"},
+		{policytest.AuditOptions{Adapter: "caddyfile", EnvFiles: []string{one, two}}, 0, "20 checks: 0 errors"},
 		{policytest.AuditOptions{EnvFiles: []string{two, one}}, 2, "nonsense"},
 		{policytest.AuditOptions{Adapter: "nginx"}, 2, `--adapter: there is no adapter "nginx"`},
 		{policytest.AuditOptions{EnvFiles: []string{filepath.Join(dir, "wrong.env")}}, 2, "wrong.env:2: NAME=value is expected"},

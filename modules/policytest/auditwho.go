@@ -12,18 +12,29 @@ import (
 // lostRequires finds requires that ask for something of a caller whom nobody has
 // proven: each request is refused there.
 func lostRequires(a *audit) {
+	a.inOrder("gatehouse_require", func(h map[string]any, proven bool) {
+		if asked := askedOf(h); asked != nil && !proven {
+			a.found(a.lineOf(asked...), "require %s stands where no identity has proven anybody, and refuses every request; write identity before it", strings.Join(asked, " "))
+		}
+	})
+}
+
+// inOrder calls look with each handler of a name, and whether callers may be
+// proven where it stands.
+func (a *audit) inOrder(handler string, look func(h map[string]any, proven bool)) {
 	servers, _ := dig(a.root, "apps", "http", "servers").(map[string]any)
 	for _, name := range slices.Sorted(maps.Keys(servers)) {
 		server, _ := servers[name].(map[string]any)
-		w := &walkedRequires{audit: a, named: dig(server, "named_routes")}
+		w := &walked{handler: handler, look: look, named: dig(server, "named_routes")}
 		w.routes(list(server["routes"]), false, 0)
 	}
 }
 
-// walkedRequires follows the handlers of a server in the order of a request.
-type walkedRequires struct {
-	*audit
-	named any
+// walked follows the handlers of a server in the order of a request.
+type walked struct {
+	handler string
+	look    func(h map[string]any, proven bool)
+	named   any
 }
 
 // maxNesting bounds routes in routes; a named one may invoke itself.
@@ -31,7 +42,7 @@ const maxNesting = 64
 
 // routes goes through a list and reports whether callers may be proven behind it.
 // Matchers are not read: an identity for some requests counts for all.
-func (w *walkedRequires) routes(all []any, proven bool, depth int) bool {
+func (w *walked) routes(all []any, proven bool, depth int) bool {
 	if depth > maxNesting {
 		return true
 	}
@@ -53,7 +64,7 @@ func (w *walkedRequires) routes(all []any, proven bool, depth int) bool {
 	return proven
 }
 
-func (w *walkedRequires) handlers(all []any, proven bool, depth int) bool {
+func (w *walked) handlers(all []any, proven bool, depth int) bool {
 	for _, v := range all {
 		h, _ := v.(map[string]any)
 		switch str(h["handler"]) {
@@ -61,10 +72,8 @@ func (w *walkedRequires) handlers(all []any, proven bool, depth int) bool {
 			proven = proven || h["mode"] != "off"
 		case "authentication":
 			proven = proven || dig(h, "providers", "gatehouse") != nil
-		case "gatehouse_require":
-			if asked := askedOf(h); asked != nil && !proven {
-				w.found(w.lineOf(asked...), "require %s stands where no identity has proven anybody, and refuses every request; write identity before it", strings.Join(asked, " "))
-			}
+		case w.handler:
+			w.look(h, proven)
 		case "invoke":
 			proven = w.routes([]any{dig(w.named, str(h["name"]))}, proven, depth+1)
 		}
@@ -81,7 +90,7 @@ func (w *walkedRequires) handlers(all []any, proven bool, depth int) bool {
 }
 
 // below finds lists of routes in the settings of a handler.
-func (w *walkedRequires) below(v any, proven bool, depth int) bool {
+func (w *walked) below(v any, proven bool, depth int) bool {
 	if depth > maxNesting {
 		return true
 	}

@@ -22,6 +22,7 @@ type operation struct {
 	id, method, path string
 	line             int
 	secured          bool    // the contract says something about security
+	asks             bool    // and lets nobody in without a credential
 	bodies           []place // the schemas of JSON and form bodies
 }
 
@@ -32,6 +33,18 @@ func (o *operation) writes() bool {
 		return true
 	}
 	return false
+}
+
+// asks reports whether each alternative of a security names a scheme.
+func asks(security place) bool {
+	all, open := 0, false
+	security.items(func(alternative place) {
+		schemes := 0
+		alternative.each(func(string, place) { schemes++ })
+		all++
+		open = open || schemes == 0
+	})
+	return all > 0 && !open
 }
 
 // place is a value in a document of several files.
@@ -57,7 +70,7 @@ func readContract(file string) (*contract, error) {
 	components, _ := root.child("components")
 	schemes, _ := components.child("securitySchemes")
 	schemes.each(func(_ string, at place) { c.schemes[at.follow().text("type")] = true })
-	_, everywhere := root.child("security")
+	general, everywhere := root.child("security")
 	paths, _ := root.child("paths")
 	paths.each(func(path string, item place) {
 		item = item.follow()
@@ -70,8 +83,11 @@ func readContract(file string) (*contract, error) {
 			if op.id == "" {
 				op.id = op.method + " " + path
 			}
-			_, own := at.child("security")
-			op.secured = own || everywhere
+			security, own := at.child("security")
+			if !own {
+				security = general
+			}
+			op.secured, op.asks = own || everywhere, asks(security)
 			body, _ := at.child("requestBody")
 			content, _ := body.follow().child("content")
 			content.each(func(media string, t place) {
