@@ -128,7 +128,7 @@ func TestAudit(t *testing.T) {
 		{
 			name: "GH017: credentials of which nobody can have any", from: "identity main\n\t\tquota per tenant", to: "quota per address 60/m", inDoc: "components:",
 			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
-			want: []string{"Caddyfile:17: error GH017: listOrders asks for credentials, and api orders proves nobody: each request for it is refused"},
+			want:    []string{"Caddyfile:17: error GH017: listOrders asks for credentials, and api orders proves nobody: each request for it is refused"},
 		},
 		{
 			name: "GH017: an identity around the api", from: "api orders {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main", to: "identity main\n\tapi orders {\n\t\tcontract orders.openapi.yaml", inDoc: "components:",
@@ -137,12 +137,12 @@ func TestAudit(t *testing.T) {
 		{
 			name: "GH005: the backend asks for what the contract says", from: "identity main\n\t\tquota per tenant", to: "require {\n\t\t\tmode off\n\t\t}\n\t\tquota per address 60/m", inDoc: "components:",
 			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
-			want: []string{"warning GH005: require is in mode off"},
+			want:    []string{"warning GH005: require is in mode off"},
 		},
 		{
 			name: "GH017: a contract that stands around the api", from: "api orders {\n\t\tcontract orders.openapi.yaml", to: "contract orders.openapi.yaml\n\tapi orders {", inDoc: "components:",
 			becomes: "security: [{login: []}]\ncomponents:\n  securitySchemes: {login: {type: openIdConnect, openIdConnectUrl: 'https://id.example.com'}}",
-			want: []string{"error GH017: nothing in api orders looks at the security of its contract, such as that of listOrders"},
+			want:    []string{"error GH017: nothing in api orders looks at the security of its contract, such as that of listOrders"},
 		},
 		{name: "GH018: a quota around the identity", from: "api orders {", to: "quota per key 10/s\n\tapi orders {", want: []string{"Caddyfile:17: error GH018: quota per key stands where no identity"}},
 		{name: "GH019: one name twice", from: "api.example.com {", to: "www.example.com {\n\tapi orders {\n\t\tcontract orders.openapi.yaml\n\t\tidentity main\n\t\tquota per tenant\n\t\tfirewall\n\t\tguard\n\t\trespond ok\n\t}\n}\n\napi.example.com {", want: []string{"note GH019: api orders stands in several places"}},
