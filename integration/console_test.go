@@ -422,7 +422,7 @@ func TestConsoleCommand(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- gw.serveCommand(ctx, t, in, "console") }()
+	go func() { done <- gw.serveCommand(ctx, t, in, "console", "--address", "unix/"+gw.admin) }()
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
 		t.Fatal(err)

@@ -45,8 +45,14 @@ func (g *gateway) change(t testing.TB, method, path, body string, header http.He
 // command runs `caddy gatehouse …` against the gateway.
 func (g *gateway) command(t testing.TB, args ...string) (string, error) {
 	t.Helper()
+	return g.commandAt(t, "unix/"+g.admin, args...)
+}
+
+// commandAt is command for another admin endpoint.
+func (g *gateway) commandAt(t testing.TB, address string, args ...string) (string, error) {
+	t.Helper()
 	var out bytes.Buffer
-	err := g.serveCommand(t.Context(), t, &out, args...)
+	err := g.serveCommand(t.Context(), t, &out, append(args, "--address", address)...)
 	return strings.TrimSpace(out.String()), err
 }
 
@@ -61,7 +67,7 @@ func (g *gateway) serveCommand(ctx context.Context, t testing.TB, out io.Writer,
 	c.CobraFunc(root)
 	root.SetOut(out)
 	root.SetErr(io.Discard)
-	root.SetArgs(append(args, "--address", "unix/"+g.admin))
+	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 

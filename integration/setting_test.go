@@ -2,6 +2,7 @@ package integration
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -73,5 +74,28 @@ func TestSettingCommands(t *testing.T) {
 	}
 	if a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders.identity", `{"mode":"enforce"}`, nil); strings.Contains(a.body, "warnings") {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	// What answers may be another's server: nothing is asked of it but whether it
+	// is a gateway's admin endpoint.
+	asked := make(chan string, 16)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.URL.Path + r.Header.Get("Authorization")
+		_, _ = w.Write([]byte(`{"objects":[]}`))
+	}))
+	defer backend.Close()
+	t.Setenv("GATEHOUSE_ADMIN_TOKEN", "secret")
+	for _, args := range []string{"mode set orders.firewall shadow", "key revoke ci", "key create --id ci", "revoke tenant acme --expires 1d", "explain abc", "key list", "audit-log"} {
+		out, err := gw.commandAt(t, backend.Listener.Addr().String(), strings.Fields(args)...)
+		if err == nil || !strings.Contains(err.Error(), "is no gateway's admin endpoint") || out != "" {
+			t.Errorf("%s: %v\n%s", args, err, out)
+		}
+		if got := <-asked; got != "GET /gatehouse/" || len(asked) > 0 {
+			t.Errorf("%s asks for %s, and more", args, got)
+		}
+	}
+	for address, says := range map[string]string{"2019": "write localhost:2019", "localhost:1": "no gateway answers at the admin endpoint localhost:1", ":1": "localhost:1"} {
+		if _, err := gw.commandAt(t, address, "key", "list"); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", address, err)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,6 +16,7 @@ func init() { caddy.RegisterModule(Admin{}) }
 
 // Admin is the door to live objects on Caddy's admin endpoint.
 //
+//	GET    /gatehouse/                which kinds there are
 //	GET    /gatehouse/<kind>[?after=<id>&limit=<n>]
 //	POST   /gatehouse/<kind>          for revocations, whose ids follow from them
 //	GET    /gatehouse/<kind>/<id>
@@ -40,7 +42,10 @@ const prefix = "/gatehouse/"
 
 // Routes gives each kind a pattern of its own.
 func (Admin) Routes() []caddy.AdminRoute {
-	routes := []caddy.AdminRoute{{Pattern: prefix + "audit", Handler: caddy.AdminHandlerFunc(serveAudit)}}
+	routes := []caddy.AdminRoute{
+		{Pattern: prefix, Handler: caddy.AdminHandlerFunc(serveKinds)},
+		{Pattern: prefix + "audit", Handler: caddy.AdminHandlerFunc(serveAudit)},
+	}
 	for _, k := range kinds {
 		serve := func(w http.ResponseWriter, r *http.Request) error { return serveKind(w, r, k) }
 		routes = append(routes,
@@ -48,6 +53,28 @@ func (Admin) Routes() []caddy.AdminRoute {
 			caddy.AdminRoute{Pattern: prefix + k.name() + "/", Handler: caddy.AdminHandlerFunc(serve)})
 	}
 	return routes
+}
+
+// door is how a client knows that it has found a gateway's admin endpoint: any
+// other server may answer to any path.
+type door struct {
+	Kinds []string `json:"gatehouse_kinds"`
+}
+
+func serveKinds(w http.ResponseWriter, r *http.Request) error {
+	var d door
+	for _, k := range kinds {
+		d.Kinds = append(d.Kinds, k.name())
+	}
+	slices.Sort(d.Kinds)
+	switch {
+	case r.URL.Path != prefix:
+		return caddy.APIError{HTTPStatus: http.StatusNotFound, Message: fmt.Sprintf("there is no %s; live objects are %s", r.URL.Path, strings.Join(d.Kinds, ", "))}
+	case r.Method != http.MethodGet:
+		return notAllowed(w, "GET")
+	}
+	w.Header().Set("Content-Type", "application/json")
+	return json.NewEncoder(w).Encode(d)
 }
 
 // running finds the app of the running configuration. The admin endpoint is

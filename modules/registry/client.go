@@ -18,7 +18,11 @@ import (
 )
 
 // Client is what commands talk to a running gateway with.
-type Client struct{ address, config, adapter string }
+type Client struct {
+	address, config, adapter string
+
+	found string // the admin endpoint, once it was seen to be one
+}
 
 // Flags adds the flags that say where the gateway is.
 func (c *Client) Flags(cmd *cobra.Command) {
@@ -46,13 +50,53 @@ func (c *Client) Ask(method, path string, body []byte) ([]byte, error) {
 	return c.AskWith(nil, method, path, body)
 }
 
-// Endpoint is the address of the admin endpoint.
+// Endpoint is the address of the admin endpoint. What answers there is asked first
+// whether it is one: an API takes a DELETE for its own, and a token is not for it.
 func (c *Client) Endpoint() (string, error) {
-	address, err := caddycmd.DetermineAdminAPIAddress(c.address, nil, c.config, c.adapter)
+	if c.found != "" {
+		return c.found, nil
+	}
+	address, err := c.named()
 	if err != nil {
 		return "", fmt.Errorf("finding the admin endpoint: %w", err)
 	}
+	resp, err := caddycmd.AdminAPIRequest(address, http.MethodGet, prefix, nil, nil)
+	if err != nil {
+		if refused := readRefused(err.Error()); refused != nil {
+			return "", refused
+		}
+		return "", fmt.Errorf("no gateway answers at the admin endpoint %s; --address or --config says where it is: %w", address, err)
+	}
+	defer resp.Body.Close()
+	var d door
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxValue)).Decode(&d); err != nil || d.Kinds == nil {
+		return "", fmt.Errorf("what answers at %s is no gateway's admin endpoint; --address or --config says where that is", address)
+	}
+	c.found = address
 	return address, nil
+}
+
+// named is the address that the flags say.
+func (c *Client) named() (string, error) {
+	address := strings.TrimSuffix(strings.TrimPrefix(c.address, "http://"), "/")
+	if strings.HasPrefix(address, ":") {
+		address = "localhost" + address
+	}
+	if _, err := strconv.ParseUint(address, 10, 16); err == nil {
+		return "", fmt.Errorf("--address %s is a port alone; write localhost:%s", address, address)
+	}
+	var text []byte
+	if address == "" && c.config != "" {
+		var err error
+		if text, _, _, err = caddycmd.LoadConfig(c.config, c.adapter); err != nil {
+			return "", err
+		}
+		var config struct{ Admin struct{ Disabled bool } }
+		if json.Unmarshal(text, &config) == nil && config.Admin.Disabled {
+			return "", fmt.Errorf("the configuration %s has no admin endpoint (admin off)", c.config)
+		}
+	}
+	return caddycmd.DetermineAdminAPIAddress(address, text, c.config, c.adapter)
 }
 
 // AskWith is Ask with header fields of the caller's. What the gateway refuses is
@@ -70,7 +114,7 @@ func (c *Client) AskWith(fields http.Header, method, path string, body []byte) (
 		if refused := readRefused(err.Error()); refused != nil {
 			return nil, refused
 		}
-		return nil, fmt.Errorf("no gateway answers at the admin endpoint %s; --address or --config says where it is: %w", address, err)
+		return nil, fmt.Errorf("asking the gateway at %s: %w", address, err)
 	}
 	defer resp.Body.Close()
 	return io.ReadAll(resp.Body)

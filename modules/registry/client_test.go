@@ -1,8 +1,10 @@
 package registry
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestRefused: what is refused is told in words, with what would help.
@@ -43,5 +45,40 @@ func TestWarn(t *testing.T) {
 	Warn(&out, []byte(`nothing`))
 	if out.String() != "warning: one\nwarning: t wo \n" {
 		t.Errorf("%q", out.String())
+	}
+}
+
+// TestStrict: Go's reader takes a member in other capitals for the real one, so
+// that a change would be stored beside what it was to change.
+func TestStrict(t *testing.T) {
+	type inner struct {
+		Burst int `json:"burst"`
+	}
+	type object struct {
+		Name string    `json:"name"`
+		At   time.Time `json:"at"`
+		Rate *inner    `json:"rate"`
+		All  []inner   `json:"all"`
+		Free any       `json:"free"`
+		none string
+	}
+	for text, says := range map[string]string{
+		`{"name":"a","at":"2027-01-01T00:00:00Z","rate":{"burst":1},"all":[{"burst":2}],"free":{"Any":1}}`: "",
+		`{"rate":null,"all":null}`:      "",
+		`{"Name":"a"}`:                  `unrecognized member "Name"; expected all, at, free, name, rate`,
+		`{"name":"a","NAME":"b"}`:       `unrecognized member "NAME"`,
+		`{"rate":{"Burst":1}}`:          `unrecognized member "Burst"; expected burst`,
+		`{"all":[{"burst":1},{"x":1}]}`: `unrecognized member "x"; expected burst`,
+		`{"none":"a"}`:                  `unrecognized member "none"`,
+		`{"name":1}`:                    `member "name" cannot be a number`,
+		`[]`:                            "an object is expected",
+		`{"name":"a","name":"b"}`:       "twice",
+	} {
+		var o object
+		err := Strict(json.RawMessage(text), &o)
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says)) {
+			t.Errorf("%s: %v", text, err)
+		}
+		_ = o.none
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -210,17 +212,17 @@ func (w Writer) Change(ctx context.Context, id, by string, edit func(old json.Ra
 // Strict reads an object's JSON into a struct: no member twice, none that the
 // struct lacks, nothing behind it.
 func Strict(value json.RawMessage, into any) error {
-	if _, err := strictjson.Decode(value, strictjson.Limits{}); err != nil {
+	decoded, err := strictjson.Decode(value, strictjson.Limits{})
+	if err != nil {
+		return err
+	}
+	if err := spelt(decoded, reflect.TypeOf(into)); err != nil {
 		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(value))
 	dec.DisallowUnknownFields()
-	err := dec.Decode(into)
-	if err == nil {
+	if err = dec.Decode(into); err == nil {
 		return nil
-	}
-	if _, word, ok := strings.Cut(err.Error(), "unknown field "); ok {
-		return fmt.Errorf("unrecognized member %s; expected %s", word, strings.Join(members(into), ", "))
 	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if wrong.Field == "" {
@@ -231,12 +233,47 @@ func Strict(value json.RawMessage, into any) error {
 	return err
 }
 
-// members lists the names that a struct's JSON may have.
-func members(of any) (names []string) {
-	for f := range reflect.TypeOf(of).Elem().Fields() {
-		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
-			names = append(names, name)
+// spelt holds every member to the letter: Go's reader takes Expires for expires,
+// and of two spellings of one member the last.
+func spelt(v any, t reflect.Type) error {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return nil
+	}
+	object, is := v.(map[string]any)
+	switch {
+	case t.Kind() == reflect.Slice:
+		all, _ := v.([]any)
+		for _, item := range all {
+			if err := spelt(item, t.Elem()); err != nil {
+				return err
+			}
+		}
+	case !is || t.Kind() != reflect.Struct:
+	default:
+		known := members(t)
+		for _, name := range slices.Sorted(maps.Keys(object)) {
+			of, ok := known[name]
+			if !ok {
+				return fmt.Errorf("unrecognized member %q; expected %s", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			}
+			if err := spelt(object[name], of); err != nil {
+				return err
+			}
 		}
 	}
-	return names
+	return nil
+}
+
+// members are those that a struct's JSON may have.
+func members(of reflect.Type) map[string]reflect.Type {
+	all := map[string]reflect.Type{}
+	for f := range of.Fields() {
+		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
+			all[name] = f.Type
+		}
+	}
+	return all
 }
