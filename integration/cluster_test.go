@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -538,4 +539,46 @@ func TestClusterServerSlow(t *testing.T) {
 		t.Errorf("decided by %v", rules)
 	}
 	gw.up(t, 1)
+}
+
+// TestClusterSpoiltKey: what one key holds is the trouble of one caller. The
+// others go on together.
+func TestClusterSpoiltKey(t *testing.T) {
+	r := startRedis(t)
+	n := node(t, "cluster unix://"+r.sock+"\nquota {\nmax_overshoot 0%\n}", "api demo {\nquota per {header.X-Who} 600/m\nrespond ok\n}")
+	n.up(t, 1)
+	ask := func(who string) {
+		if a := n.get(t, "/", http.Header{"X-Who": {who}}); a.status != 200 {
+			t.Errorf("%s: %d %s", who, a.status, a.body)
+		}
+	}
+	cli := func(args ...string) []string {
+		out, err := exec.Command("redis-cli", append([]string{"-s", r.sock}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return strings.Fields(string(out))
+	}
+	ask("ann")
+	spoilt := 0
+	for _, key := range cli("KEYS", "*") {
+		if cli("TYPE", key)[0] == "hash" {
+			cli("SET", key, "nonsense")
+			spoilt++
+		}
+	}
+	if spoilt != 1 {
+		t.Fatalf("%d keys are of quotas", spoilt)
+	}
+	before := n.metric(t, "gatehouse_cluster_calls_total", `outcome="ok"`)
+	for range 5 {
+		ask("ann")
+		ask("bob")
+	}
+	if n.metric(t, "gatehouse_cluster_calls_total", `outcome="error"`) == 0 {
+		t.Error("the key is not spoilt")
+	}
+	if after := n.metric(t, "gatehouse_cluster_calls_total", `outcome="ok"`); after < before+5 || n.metric(t, "gatehouse_cluster_up") != 1 {
+		t.Errorf("%v calls went well before, %v after", before, after)
+	}
 }

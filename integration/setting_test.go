@@ -21,7 +21,7 @@ func TestSettingCommands(t *testing.T) {
 			weight 5%
 			respond next
 		}
-		respond ok
+		reverse_proxy localhost:1
 	}
 `)
 	for _, c := range []struct{ args, says string }{
@@ -71,6 +71,16 @@ func TestSettingCommands(t *testing.T) {
 	a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders.identity", `{"mode":"off"}`, nil)
 	if a.status != 201 || !strings.Contains(a.body, "orders lets in whom it refuses otherwise") {
 		t.Errorf("%d %s", a.status, a.body)
+	}
+	for _, stage := range []string{"guard", "require", "transcode"} {
+		if a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders."+stage, `{"mode":"off"}`, nil); a.status != 201 || !strings.Contains(a.body, "no "+stage+" stands in orders") {
+			t.Errorf("%s, which is not there: %d %s", stage, a.status, a.body)
+		}
+	}
+	for _, stage := range []string{"quota", "canary", "resilience", "firewall"} {
+		if a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders."+stage, `{"mode":"enforce"}`, nil); a.status != 201 || strings.Contains(a.body, "warnings") {
+			t.Errorf("%s: %d %s", stage, a.status, a.body)
+		}
 	}
 	if a := gw.change(t, http.MethodPut, "/gatehouse/modes/orders.identity", `{"mode":"enforce"}`, nil); strings.Contains(a.body, "warnings") {
 		t.Errorf("%d %s", a.status, a.body)

@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
 	"github.com/spf13/cobra"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/cli"
@@ -66,8 +69,8 @@ var modes = registry.NewKind(registry.Kind[liveMode, map[string]gate.LiveModes]{
 	},
 	Warn: func(id string, m liveMode) []string {
 		name, stage, _ := splitModeID(id)
-		if stage != gate.Identity && stage != gate.Require || *m.Mode == gate.Enforce {
-			return nil
+		if w := useless(name, stage); w != nil || stage != gate.Identity && stage != gate.Require || *m.Mode == gate.Enforce {
+			return w
 		}
 		return []string{fmt.Sprintf("with %s in mode %s, %s lets in whom it refuses otherwise, until the mode is reset", stage, *m.Mode, name)}
 	},
@@ -104,8 +107,42 @@ func splitModeID(id string) (api string, _ gate.Stage, _ error) {
 }
 
 // running counts the handlers of each API, so that a mode for a misspelt one
-// is refused.
+// is refused. Its values are *standing.
 var running = caddy.NewUsagePool()
+
+// standing has a bit for each stage that stands in a running API, or has since
+// another of its name began.
+type standing struct{ atomic.Uint32 }
+
+func (s *standing) add(routes caddyhttp.RouteList) {
+	var d gate.Description
+	gate.Visit(routes, func(m caddyhttp.MiddlewareHandler) {
+		if of, ok := m.(gate.Describer); ok {
+			of.Describe(&d)
+		}
+		if proxy, ok := m.(*reverseproxy.Handler); ok {
+			if of, ok := proxy.Transport.(gate.Describer); ok {
+				of.Describe(&d)
+			}
+		}
+	})
+	s.Or(d.Standing)
+}
+
+// useless says that a mode is of a stage that is not known to be there.
+func useless(name string, stage gate.Stage) []string {
+	var found *standing
+	running.Range(func(key, value any) bool {
+		if key == name {
+			found = value.(*standing)
+		}
+		return found == nil
+	})
+	if found == nil || found.Load()&(1<<stage) != 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("no %s stands in %s: this is stored, and has no effect; one that stands in front of an api keeps its configured mode", stage, name)}
+}
 
 func runningNames() (names []string) {
 	running.Range(func(name, _ any) bool {

@@ -121,11 +121,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	for stage, mode := range h.modes.Load()[h.Name] {
 		h.logger.Warn("the mode of a stage is set over the admin API, whatever the configuration says", zap.String("api", h.Name), zap.Stringer("stage", stage), zap.Stringer("mode", mode))
 	}
-	running.LoadOrStore(h.Name, h.Name)
+	known, _ := running.LoadOrStore(h.Name, new(standing))
 	h.counted = true
 	if err := h.Routes.Provision(ctx); err != nil {
 		return fmt.Errorf("setting up api %q: %w", h.Name, err)
 	}
+	known.(*standing).add(h.Routes)
 	about := &gate.Description{API: h.Name, Owner: h.Owner, Text: h.Description, ProblemType: h.ProblemType, Stages: []gate.Stage{gate.API}}
 	gate.Visit(h.Routes, func(m caddyhttp.MiddlewareHandler) {
 		if o, ok := m.(gate.Owner); ok {

@@ -11,6 +11,9 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 )
 
+// Describe says that the stage is there. It refuses nobody.
+func (h *Handler) Describe(d *gate.Description) { d.Stands(gate.Canary) }
+
 // ServeHTTP chooses the release that answers. It refuses nobody.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Canary, h.Mode)

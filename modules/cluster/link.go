@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,11 +76,20 @@ func (l *Link) Run(s *Script, key string, args ...string) ([]int64, error) {
 	seconds.Observe(time.Since(began).Seconds())
 	if err != nil {
 		calls.WithLabelValues("error").Inc()
-		l.fall(err)
+		if !ofKey(err) {
+			l.fall(err)
+		}
 		return nil, err
 	}
 	calls.WithLabelValues("ok").Inc()
 	return answer, nil
+}
+
+// ofKey reports whether an error is about what one key holds. The server is there,
+// and who has other keys must not be counted by shares for that.
+func ofKey(err error) bool {
+	reply, is := rueidis.IsRedisErr(err)
+	return is && (strings.HasPrefix(reply.Error(), "WRONGTYPE") || strings.Contains(reply.Error(), "user_script"))
 }
 
 // Up reports whether the server can be asked.

@@ -15,6 +15,7 @@ type Description struct {
 	Credentials []Credential
 	Limits      []Limit
 	Stages      []Stage // that may refuse a request, in the order of the walk
+	Standing    uint32  // a bit for each stage that is there, whatever its mode
 	Scopes      []string
 	Roles       []string
 
@@ -128,8 +129,14 @@ func Visit(routes caddyhttp.RouteList, f func(caddyhttp.MiddlewareHandler)) {
 	}
 }
 
+// Stands says that a stage is there.
+func (d *Description) Stands(s Stage) { d.Standing |= 1 << s }
+
 // MayRefuse adds a stage that is not off.
 func (d *Description) MayRefuse(m Mode, stages ...Stage) {
+	for _, s := range stages {
+		d.Stands(s)
+	}
 	if m == Off {
 		return
 	}

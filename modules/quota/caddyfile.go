@@ -172,7 +172,7 @@ func (r *Rate) unmarshal(d *caddyfile.Dispenser) error {
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume the directive's name
 	if !d.NextArg() {
-		return d.ArgErr()
+		return d.Err("quota needs to know whose requests it counts: quota per tenant, for example; plans are defined in the global options")
 	}
 	if d.Val() != "per" {
 		return parse.Unknown(d, "word", d.Val(), "per")
