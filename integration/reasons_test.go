@@ -86,7 +86,7 @@ func provocations(t *testing.T, gw *gateway, iss *issuer) map[gate.Reason]provok
 		return p
 	}
 	contract := func(p provoked) provoked {
-		p.site = "contract orders.yaml {\nmax_body 1KiB\n}\n" + proxy
+		p.site = "contract orders.yaml {\nmax_body 1KiB\n}\nrequire {\nmode off\n}\n" + proxy
 		return p
 	}
 	firewall := func(p provoked) provoked {

@@ -65,7 +65,7 @@ func TestStrict(t *testing.T) {
 	for text, says := range map[string]string{
 		`{"name":"a","at":"2027-01-01T00:00:00Z","rate":{"burst":1},"all":[{"burst":2}],"free":{"Any":1}}`: "",
 		`{"rate":null,"all":null}`:      "",
-		`{"Name":"a"}`:                  `unrecognized member "Name"; expected all, at, free, name, rate`,
+		`{"Name":"a"}`:                  `unrecognized member "Name"; expected name, at, rate, all, free`,
 		`{"name":"a","NAME":"b"}`:       `unrecognized member "NAME"`,
 		`{"rate":{"Burst":1}}`:          `unrecognized member "Burst"; expected burst`,
 		`{"all":[{"burst":1},{"x":1}]}`: `unrecognized member "x"; expected burst`,

@@ -253,13 +253,13 @@ func spelt(v any, t reflect.Type) error {
 		}
 	case !is || t.Kind() != reflect.Struct:
 	default:
-		known := members(t)
+		names, types := members(t)
 		for _, name := range slices.Sorted(maps.Keys(object)) {
-			of, ok := known[name]
-			if !ok {
-				return fmt.Errorf("unrecognized member %q; expected %s", name, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+			at := slices.Index(names, name)
+			if at < 0 {
+				return fmt.Errorf("unrecognized member %q; expected %s", name, strings.Join(names, ", "))
 			}
-			if err := spelt(object[name], of); err != nil {
+			if err := spelt(object[name], types[at]); err != nil {
 				return err
 			}
 		}
@@ -267,13 +267,12 @@ func spelt(v any, t reflect.Type) error {
 	return nil
 }
 
-// members are those that a struct's JSON may have.
-func members(of reflect.Type) map[string]reflect.Type {
-	all := map[string]reflect.Type{}
+// members are those that a struct's JSON may have, in its order.
+func members(of reflect.Type) (names []string, types []reflect.Type) {
 	for f := range of.Fields() {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "" && name != "-" {
-			all[name] = f.Type
+			names, types = append(names, name), append(types, f.Type)
 		}
 	}
-	return all
+	return names, types
 }
