@@ -331,6 +331,25 @@ func TestSessionOverTLS(t *testing.T) {
 	}
 }
 
+// TestSessionPagesOfNobody: a page that a matcher keeps from its identity is
+// unknown like all that the contract has not.
+func TestSessionPagesOfNobody(t *testing.T) {
+	p := newLoginProvider(t)
+	gw := prepare(t)
+	gw.write(t, "orders.yaml", walkContract)
+	if err := gw.load(loginGlobals(p, ""), "api demo {\ncontract orders.yaml\n@web header X-Web 1\nidentity @web {\nsession main\n}\nrespond reached\n}"); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/.gatehouse/login", "/.gatehouse/logout", "/.gatehouse/logged-out", "/other"} {
+		if a := gw.get(t, path, nil); a.status != 404 || a.reason() != "contract.unknown_path" {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := gw.get(t, "/.gatehouse/login", http.Header{"X-Web": {"1"}}); a.status != 303 {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+}
+
 // TestSessionBesideOthers: a token that is presented decides, a session counts
 // where there is none, and who is optional needs neither.
 func TestSessionBesideOthers(t *testing.T) {

@@ -16,7 +16,11 @@ import (
 // validates the input.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex, mode := gate.Enter(r, gate.Contract, h.Mode)
-	if mode == gate.Off || ex.Own {
+	if mode == gate.Off {
+		return next.ServeHTTP(w, r)
+	}
+	if ex.Own {
+		ex.Later = page{mode}
 		return next.ServeHTTP(w, r)
 	}
 	c := &check{limit: h.MaxBody, mode: h.InputMode, refuseUnknown: h.UnknownQuery == "refuse"}
@@ -93,12 +97,23 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 	return nil, nil, denial
 }
 
+// page is a request for one of the gateway's own pages, which identity answers
+// before input. One that it left to others is for nobody.
+type page struct{ mode gate.Mode }
+
+var errPage = errors.New("it is a page of the gateway's sessions, and no identity answers for it here: a matcher may leave it out")
+
 // ServeHTTP validates the input of the operation that was found.
 func (*Input) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	ex := gate.Of(r)
-	c, ok := ex.Later.(*check)
-	if !ok {
-		return next.ServeHTTP(w, r)
+	switch later := ex.Later.(type) {
+	case *check:
+		return later.serve(ex, w, r, next)
+	case page:
+		denial := &gate.Denial{Reason: gate.ContractUnknownPath, Err: errPage}
+		if err := ex.Conclude(w, r, gate.Contract, later.mode, "", denial, gate.Now()); err != nil {
+			return err
+		}
 	}
-	return c.serve(ex, w, r, next)
+	return next.ServeHTTP(w, r)
 }
