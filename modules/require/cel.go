@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 
@@ -44,7 +46,7 @@ func compile(expression string) (*program, error) {
 	}
 	ast, issues := env.Compile(expression)
 	if err := issues.Err(); err != nil {
-		return nil, err
+		return nil, named(err)
 	}
 	if t := ast.OutputType(); !t.IsExactType(cel.BoolType) && !t.IsExactType(cel.DynType) {
 		return nil, fmt.Errorf("it gives %s where a bool is needed", t)
@@ -54,6 +56,29 @@ func compile(expression string) (*program, error) {
 		return nil, err
 	}
 	return &program{p}, nil
+}
+
+var undeclared = regexp.MustCompile(`undeclared reference to '([a-z_]+)'`)
+
+// named adds what may stand where a name is not known. CEL speaks of principal
+// where principal.tennant is the mistake.
+func named(err error) error {
+	found := undeclared.FindStringSubmatch(err.Error())
+	if found == nil {
+		return err
+	}
+	var near, all []string
+	for name := range variables {
+		if strings.HasPrefix(name, found[1]+".") {
+			near = append(near, name)
+		}
+		all = append(all, name)
+	}
+	if near == nil {
+		near = all
+	}
+	slices.Sort(near)
+	return fmt.Errorf("%w\nan expression knows %s", err, strings.Join(near, ", "))
 }
 
 // eval reports whether the expression is true; an error means it is not.

@@ -140,6 +140,21 @@ func BenchmarkExpression(b *testing.B) {
 }
 
 // TestRuleIsWhole: a decision shows the rule as it is written, on one line and
+
+// TestMisspeltExpression: the error says what there is, and not only that there
+// is no principal.
+func TestMisspeltExpression(t *testing.T) {
+	for expression, says := range map[string]string{
+		"principal.tennant == 'a'": "an expression knows principal.acr, ",
+		"tenant == 'a'":            "principal.tenant, ",
+		"request.pth == '/'":       "request.path",
+	} {
+		if _, err := compile(expression); err == nil || !strings.Contains(err.Error(), says) || strings.HasPrefix(expression, "request") && strings.Contains(err.Error(), "principal.") {
+			t.Errorf("%s: %v", expression, err)
+		}
+	}
+}
+
 // bounded, and not only its first word.
 func TestRuleIsWhole(t *testing.T) {
 	for want, h := range map[string]*Handler{
