@@ -457,6 +457,76 @@ paths:
 	}
 }
 
+// TestTranscodeOtherMethod: the contract's operation seems to take a path that is
+// another method's. What was decided is not about that one, so it is not called.
+func TestTranscodeOtherMethod(t *testing.T) {
+	shop := transcodetest.New(t).Serve(t)
+	gw := prepare(t)
+	gw.write(t, "shop.binpb", string(shop.Set))
+	gw.write(t, "shop.openapi.yaml", `
+openapi: 3.1.0
+info: {title: Shop, version: "1"}
+servers: [{url: https://shop.example.com/v1}]
+paths:
+  /orders/{id}:
+    get: {operationId: getOrder, responses: {"200": {description: ok}}}
+    post: {operationId: touchOrder, requestBody: {content: {"*/*": {}}}, responses: {"200": {description: ok}}}
+  /{kind}:
+    get: {operationId: list, responses: {"200": {description: ok}}}
+  /customers/{customer}/orders/{order}:
+    get: {operationId: getCustomersOrder, responses: {"200": {description: ok}}}
+`)
+	gw.write(t, "calls.openapi.yaml", `
+openapi: 3.1.0
+info: {title: Shop, version: "1"}
+paths:
+  /shop.v1.Orders/Get:
+    post: {operationId: get, requestBody: {content: {"*/*": {}}}, responses: {"200": {description: ok}}}
+  /{package}/{method}:
+    post: {operationId: other, requestBody: {content: {"*/*": {}}}, responses: {"200": {description: ok}}}
+`)
+	if err := gw.load(h2c, "handle /v1/* {\n"+shopSite(shop, "", "contract shop.openapi.yaml")+"\n}\nhandle {\n"+
+		strings.Replace(shopSite(shop, "", "contract calls.openapi.yaml"), "api shop", "api calls", 1)+"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	for _, target := range []string{"/v1/orders/7", "/v1/customers/ann/orders/7"} {
+		if a := gw.get(t, target, nil); a.status != 200 {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+	before := shop.Calls.Load()
+	json, web := http.Header{"Content-Type": {"application/json"}}, http.Header{"Content-Type": {"application/grpc-web+proto"}}
+	for _, c := range []struct {
+		method, target, body string
+		header               http.Header
+	}{
+		{"POST", "/v1/orders/7:cancel", "{}", json},
+		{"POST", "/v1/orders/7%3Acancel", "{}", json},
+		{"GET", "/v1/orders", "", nil},
+		{"POST", "/shop.v1.Orders/Cancel", "\x00\x00\x00\x00\x00", web},
+	} {
+		a := gw.do(t, c.method, c.target, c.header, c.body)
+		if c.body != "\x00\x00\x00\x00\x00" && a.status != 404 && a.status != 405 {
+			t.Errorf("%s %s: %d %s", c.method, c.target, a.status, a.body)
+		}
+	}
+	conn := gw.grpc(t)
+	err := conn.Invoke(t.Context(), "/shop.v1.Orders/Cancel", shop.Request(t, "Cancel", ""), dynamicpb.NewMessage(shop.Method("Cancel").Output()))
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("gRPC: %v", err)
+	}
+	if n := shop.Calls.Load(); n != before {
+		t.Errorf("%d calls reached the service", n-before)
+	}
+	d := gw.decisions(t)
+	if last := d[len(d)-1]; last["reason"] != "transcode.unmatched" || last["operation"] != "other" || last["verdict"] != "deny" {
+		t.Errorf("decided %v", last)
+	}
+	if err := conn.Invoke(t.Context(), "/shop.v1.Orders/Get", shop.Request(t, "Get", `id: "7"`), dynamicpb.NewMessage(shop.Method("Get").Output())); err != nil {
+		t.Errorf("gRPC, as described: %v", err)
+	}
+}
+
 // TestTranscodeDescriptors: what is wrong with a file is found when the
 // configuration is loaded, and named.
 func TestTranscodeDescriptors(t *testing.T) {

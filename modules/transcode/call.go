@@ -144,7 +144,11 @@ func backend(rw http.ResponseWriter, q *http.Request) {
 // logs and error routes are about what the client asked.
 func (c *call) forward(rw http.ResponseWriter, q *http.Request) {
 	c.method = c.h.set.Methods[q.URL.Path]
-	if denial := c.request(q); denial != nil {
+	denial := astray(c.ex, c.r, c.method)
+	if denial == nil {
+		denial = c.request(q)
+	}
+	if denial != nil {
 		c.refuse(denial)
 		c.closed = true
 		return

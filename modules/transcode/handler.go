@@ -3,6 +3,7 @@ package transcode
 import (
 	"context"
 	"encoding/base64"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/transcode/internal/descset"
 )
 
 // ServeHTTP gives next the gRPC call that the request means.
@@ -29,11 +31,28 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if !known {
 		return h.unmatched(ex, w, r, next)
 	}
-	if protocol == gate.GRPC && native(r) {
-		return next.ServeHTTP(w, r) // what the service speaks anyway
+	if protocol == gate.GRPC && native(r) { // what the service speaks anyway
+		m := h.set.Methods[path]
+		if denial := astray(ex, r, m); denial != nil {
+			return ex.Conclude(w, r, gate.Transcode, gate.Enforce, string(m.FullName()), denial, gate.Now())
+		}
+		return next.ServeHTTP(w, r)
 	}
 	c := &call{h: h, w: w, r: r, next: next, ex: ex, began: gate.Now(), protocol: protocol}
 	return c.serve(path)
+}
+
+// astray refuses a call of another method than the operation describes that a
+// contract has named: what the stages before have decided is about that one.
+func astray(ex *gate.Exchange, r *http.Request, m *descset.Method) *gate.Denial {
+	op := ex.Operation
+	if op == nil || m.Is(r.Method, r.URL.EscapedPath(), op.Path) {
+		return nil
+	}
+	if r.Context().Value(callKey{}) != nil {
+		return nil // another transcode has asked this, and made the call
+	}
+	return &gate.Denial{Reason: gate.TranscodeUnmatched, Err: fmt.Errorf("the contract takes it for %s, but %s %s does not describe this method, or more than it", op.ID, op.Method, op.Path)}
 }
 
 // unmatched is the end of a request that no method answers.

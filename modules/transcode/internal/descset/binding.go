@@ -17,6 +17,9 @@ type binding struct {
 	verb    string // empty: any
 	path    *regexp.Regexp
 	settled []string // paths of fields; "*" for all
+
+	segs  []string // of the path: literals, "*" for one and, at the end, "**" for any number
+	colon string   // what stands behind a colon at its end
 }
 
 func bindingOf(r *annotations.HttpRule) binding {
@@ -37,12 +40,13 @@ func bindingOf(r *annotations.HttpRule) binding {
 			b.verb = ""
 		}
 	}
-	var expr strings.Builder
+	var expr, plain strings.Builder // the latter without names
 	for rest := template(r); rest != ""; {
 		open := strings.IndexByte(rest, '{')
 		end := strings.IndexByte(rest, '}')
 		if open < 0 || end < open {
 			expr.WriteString(pattern(rest))
+			plain.WriteString(rest)
 			break
 		}
 		expr.WriteString(pattern(rest[:open]))
@@ -52,9 +56,11 @@ func bindingOf(r *annotations.HttpRule) binding {
 		}
 		b.settled = append(b.settled, name)
 		expr.WriteString(pattern(of))
+		plain.WriteString(rest[:open] + of)
 		rest = rest[end+1:]
 	}
 	b.path, _ = regexp.Compile("(?s)^" + expr.String() + "$") // texts are quoted
+	b.segs, b.colon = segments(plain.String())
 	if body := r.GetBody(); body != "" {
 		b.settled = append(b.settled, body)
 	}
@@ -66,6 +72,61 @@ func bindingOf(r *annotations.HttpRule) binding {
 func pattern(part string) string {
 	quoted := regexp.QuoteMeta(part)
 	return strings.ReplaceAll(strings.ReplaceAll(quoted, `\*\*`, ".+"), `\*`, ".+")
+}
+
+// segments takes a template apart, whose braces may still be there.
+func segments(template string) (segs []string, colon string) {
+	if i := strings.LastIndexByte(template, ':'); i > strings.LastIndexAny(template, "/}") {
+		template, colon = template[:i], plain(template[i+1:])
+	}
+	for seg := range strings.SplitSeq(strings.TrimPrefix(template, "/"), "/") {
+		segs = append(segs, plain(seg))
+	}
+	return segs, colon
+}
+
+func plain(s string) string {
+	if p, err := url.PathUnescape(s); err == nil {
+		return p
+	}
+	return s // written as it is meant
+}
+
+// Is reports whether a path template of OpenAPI, which the path of a request has
+// matched, describes this method and nothing beside it: all that it takes is the
+// method's own path or that of one of its HTTP rules. So /users/me may stand for
+// /users/{id} and /users/{user} for /{name=users/*}, but not /users/{id} for
+// /users/{id}:lock, though it matches that. The two need not begin at the same
+// place: a document has a base path, and the gateway may take one off.
+func (m *Method) Is(verb, path, template string) bool {
+	if template == m.Path {
+		return true
+	}
+	segs, colon := segments(template)
+	from := strings.Count(path, "/") - len(segs)
+	if m.own.takes(segs, colon, from) {
+		return true
+	}
+	return slices.ContainsFunc(m.bindings, func(b binding) bool {
+		return (b.verb == "" || b.verb == verb) && b.takes(segs, colon, from)
+	})
+}
+
+// takes reports whether the rule matches whatever the template of the segments
+// does, which begins as many segments behind the rule.
+func (b binding) takes(segs []string, colon string, from int) bool {
+	for i, seg := range segs {
+		at := i + from
+		if at < 0 {
+			continue
+		}
+		rule := b.segs[min(at, len(b.segs)-1)]
+		if rule == "**" || at < len(b.segs) && (rule == "*" || rule == seg) {
+			continue
+		}
+		return false
+	}
+	return colon == b.colon
 }
 
 // maxAgain bounds the fields that a query may name: each is compared with all

@@ -98,3 +98,55 @@ message Card { string number = 1; string name = 2; }`))
 		t.Error("a query may name fields without end")
 	}
 }
+
+// TestIs: a template of a contract is a method if the method takes all that the
+// template does, wherever the two begin.
+func TestIs(t *testing.T) {
+	data, err := proto.Marshal(transcodetest.Compile(t, `syntax = "proto3";
+package s;
+import "google/api/annotations.proto";
+service S {
+  rpc Get(M) returns (M) { option (google.api.http) = {get: "/v1/orders/{id}", additional_bindings {get: "/v1/{id=shelves/*/books/*}"}}; }
+  rpc Cancel(M) returns (M) { option (google.api.http) = {post: "/v1/orders/{id}:cancel" body: "*"}; }
+  rpc File(M) returns (M) { option (google.api.http) = {get: "/v1/files/{id=**}"}; }
+  rpc Any(M) returns (M) { option (google.api.http) = {custom {kind: "*" path: "/v1/a%20b"}}; }
+}
+message M { string id = 1; }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := descset.Read(data, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		method, verb, path, template string
+		want                         bool
+	}{
+		{"Get", "GET", "/v1/orders/7", "/v1/orders/{order_id}", true},
+		{"Get", "GET", "/v1/orders/latest", "/v1/orders/latest", true},
+		{"Get", "GET", "/v1/orders/7", "/orders/{id}", true},
+		{"Get", "GET", "/v1/orders/7", "/shop/v1/orders/{id}", true},
+		{"Get", "GET", "/v1/shelves/1/books/2", "/v1/shelves/{shelf}/books/{book}", true},
+		{"Get", "GET", "/v1/shelves/1/books/2", "/v1/shelves/{shelf}/{kind}/{book}", false},
+		{"Get", "GET", "/v1/orders/7", "/v1/{kind}/{id}", false},
+		{"Get", "GET", "/v1/orders/7:open", "/v1/orders/{id}:open", false},
+		{"Get", "POST", "/v1/orders/7", "/v1/orders/{id}", false},
+		{"Get", "POST", "/s.S/Get", "/s.S/Get", true},
+		{"Get", "POST", "/s.S/Get", "/s.S/{method}", false},
+		{"Get", "POST", "/s.S/Get", "/{tenant}/{thing}", false},
+		{"Cancel", "POST", "/v1/orders/7:cancel", "/v1/orders/{id}", false},
+		{"Cancel", "POST", "/v1/orders/7:cancel", "/v1/orders/{id}:cancel", true},
+		{"Cancel", "POST", "/v1/orders/7:cancel", "/v1/orders/{id}:{verb}", false},
+		{"Cancel", "POST", "/v1/orders/7:cancel", "/v1/orders/all:cancel", true},
+		{"File", "GET", "/v1/files/a/b", "/v1/files/{dir}/{name}", true},
+		{"File", "GET", "/v1/files/a/b", "/v1/{what}/{dir}/{name}", false},
+		{"File", "GET", "/v1/files/a", "/{what}/{name}", false},
+		{"File", "GET", "/v1/files/a", "/{name}", true},
+		{"Any", "PUT", "/v1/a%20b", "/v1/a b", true},
+	} {
+		if got := set.Methods["/s.S/"+c.method].Is(c.verb, c.path, c.template); got != c.want {
+			t.Errorf("%s by %s %s, described as %s: %v", c.method, c.verb, c.path, c.template, got)
+		}
+	}
+}

@@ -36,6 +36,7 @@ type Method struct {
 	Path string
 	Body string // what the body is by its HTTP rule: a field, "*" for all, or nothing
 
+	own      binding // the path
 	bindings []binding
 }
 
@@ -120,6 +121,7 @@ func (s *Set) add(svc protoreflect.ServiceDescriptor) error {
 	for i := range methods.Len() {
 		m := &Method{MethodDescriptor: methods.Get(i)}
 		m.Path = "/" + string(svc.FullName()) + "/" + string(m.Name())
+		m.own.segs, _ = segments(m.Path)
 		s.Methods[m.Path] = m
 		rule, _ := proto.GetExtension(m.Options(), annotations.E_Http).(*annotations.HttpRule)
 		if rule == nil {
