@@ -527,6 +527,35 @@ paths:
 	}
 }
 
+// TestTranscodeOnlyPOST: a call of gRPC and its kin is a POST. What is allowed by
+// its method would otherwise let calls pass that write.
+func TestTranscodeOnlyPOST(t *testing.T) {
+	shop := transcodetest.New(t).Serve(t)
+	gw := shopGateway(t, shop, "", "@write method POST\nrequire @write cel false")
+	before := shop.Calls.Load()
+	for _, ct := range []string{"application/grpc", "application/grpc+proto", "application/grpc+json", "application/grpc-web", "application/grpc-web-text", "application/connect+proto", "application/proto"} {
+		for _, method := range []string{"GET", "HEAD", "PUT", "DELETE", "QUERY"} {
+			req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost/shop.v1.Orders/Cancel", bytes.NewReader(make([]byte, 5)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = http.Header{"Content-Type": {ct}, "Te": {"trailers"}, "Connect-Protocol-Version": {"1"}}
+			resp, err := gw.h2(t).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			d := gw.decisions(t)
+			if last := d[len(d)-1]; last["reason"] != "transcode.unknown_method" || resp.Header.Get("Allow") != "POST" {
+				t.Errorf("%s %s: %v, allow %q", method, ct, last, resp.Header.Get("Allow"))
+			}
+		}
+	}
+	if n := shop.Calls.Load(); n != before {
+		t.Errorf("%d calls reached the service", n-before)
+	}
+}
+
 // TestTranscodeDescriptors: what is wrong with a file is found when the
 // configuration is loaded, and named.
 func TestTranscodeDescriptors(t *testing.T) {

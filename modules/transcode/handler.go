@@ -33,7 +33,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	}
 	if protocol == gate.GRPC && native(r) { // what the service speaks anyway
 		m := h.set.Methods[path]
-		if denial := astray(ex, r, m); denial != nil {
+		denial := astray(ex, r, m)
+		if r.Method != http.MethodPost { // what was decided by the HTTP method is not about a call
+			denial = &gate.Denial{Reason: gate.TranscodeUnknownMethod, Header: http.Header{"Allow": {http.MethodPost}}}
+		}
+		if denial != nil {
 			return ex.Conclude(w, r, gate.Transcode, gate.Enforce, string(m.FullName()), denial, gate.Now())
 		}
 		return next.ServeHTTP(w, r)
