@@ -219,6 +219,38 @@ func TestContract(t *testing.T) {
 	}
 }
 
+// TestContractDisguised: what a lenient backend may take for an operation that asks
+// for more is not let through as one that takes anything.
+func TestContractDisguised(t *testing.T) {
+	gw, b := prepare(t), newBackend(t, nil)
+	gw.write(t, "c.yaml", `
+openapi: 3.0.3
+info: {title: t, version: "1"}
+components: {securitySchemes: {o: {type: http, scheme: bearer}}}
+paths:
+  /users/{name}:
+    get: {security: [], responses: {"200": {description: ok}}}
+  /users/admin-{id}:
+    get: {security: [{o: []}], responses: {"200": {description: ok}}}
+  /users/{id}:purge:
+    get: {security: [{o: []}], responses: {"200": {description: ok}}}
+  /users/me:
+    get: {security: [{o: []}], responses: {"200": {description: ok}}}
+`)
+	if err := gw.load("", "api users {\ncontract c.yaml\nreverse_proxy "+b.URL+"\n}"); err != nil {
+		t.Fatal(err)
+	}
+	for target, want := range map[string]int{
+		"/users/ann": 200, "/users/ann.json": 200, "/users/5:x": 200,
+		"/users/admin-5": 401, "/users/5:purge": 401, "/users/me": 401,
+		"/users/ADMIN-5": 404, "/users/5:PURGE": 404, "/users/5:purge.json": 404, "/users/5:purge.": 404, "/users/5%3apurge%20": 404, "/users/me.": 404, "/users/me%20": 404,
+	} {
+		if a := gw.get(t, target, nil); a.status != want {
+			t.Errorf("%s: %d %s", target, a.status, a.body)
+		}
+	}
+}
+
 func TestContractSchemaForARoute(t *testing.T) {
 	gw := prepare(t)
 	for draft, uri := range map[string]string{"4": "http://json-schema.org/draft-04/schema#", "2020-12": "https://json-schema.org/draft/2020-12/schema"} {

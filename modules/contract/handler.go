@@ -76,7 +76,7 @@ func (h *Handler) match(r *http.Request) (*operation, []gate.Param, *gate.Denial
 			denial.Err = errSlash
 			continue
 		case route.Alike:
-			denial.Err = fmt.Errorf("it differs from %s only by capitals, by what stands behind a semicolon, or by an ending such as .json, and a backend may take it for that", allow)
+			denial.Err = fmt.Errorf("it differs from %s only by capitals, by what stands behind a semicolon, by dots and spaces at the end, or by an ending such as .json, and a backend may take it for that", allow)
 			continue
 		case route.NoMethod:
 			return nil, nil, &gate.Denial{

@@ -18,6 +18,7 @@ type node[V any] struct {
 	literals map[string]*node[V]
 	folded   map[string][]literal[V] // the literals, as some servers know them
 	params   []*param[V]             // those with more literal text first
+	mixed    []*param[V]             // of them, those with literal text at all
 	leaf     *leaf[V]
 }
 
@@ -32,6 +33,10 @@ type param[V any] struct {
 	parts []part
 	next  *node[V]
 	text  string // the segment with names taken out, to tell shapes apart
+
+	// The parts of one with literal text, as some servers know them: as fold gives
+	// a segment, and without a format unless nothing would be left.
+	folded, bare []part
 }
 
 // part is literal text, or a parameter when name is set.
@@ -112,7 +117,8 @@ func (n *node[V]) child(seg string) (*node[V], error) {
 		}
 		if n.literals[plain] == nil {
 			n.literals[plain] = new(node[V])
-			n.folded[fold(plain)] = append(n.folded[fold(plain)], literal[V]{plain, n.literals[plain]})
+			_, bare := fold(plain)
+			n.folded[bare] = append(n.folded[bare], literal[V]{plain, n.literals[plain]})
 		}
 		return n.literals[plain], nil
 	}
@@ -149,6 +155,10 @@ func (n *node[V]) child(seg string) (*node[V], error) {
 		}
 	}
 	n.params = append(n.params, p)
+	if p.text != "\x00" {
+		p.fold()
+		n.mixed = append(n.mixed, p)
+	}
 	slices.SortStableFunc(n.params, func(a, b *param[V]) int { return len(b.text) - len(a.text) })
 	return p.next, nil
 }
@@ -226,7 +236,7 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 		}
 	}
 	for _, p := range n.params {
-		if found, ok := p.match(segs[0], params); ok && !n.hides(p, segs) {
+		if found, ok := match(p.parts, segs[0], params); ok && !n.hides(p, segs) {
 			if l, all := p.next.find(segs[1:], found); l != nil {
 				return l, all
 			}
@@ -236,18 +246,28 @@ func (n *node[V]) find(segs []string, params []Match) (*leaf[V], []Match) {
 }
 
 // hides reports whether a parameter would take what some server may take for a
-// literal beside it. Where the template itself has a dot, as {name}.json or
-// fixed.{format}, an ending tells the two apart, there as well.
+// literal beside it, or for a parameter with literal text such as {id}:purge.
+// Where the template itself has a dot, as {name}.json or fixed.{format}, an ending
+// tells the two apart, there as well.
 func (n *node[V]) hides(p *param[V], segs []string) bool {
-	if n.folded == nil {
+	if n.folded == nil && (len(n.mixed) == 0 || len(n.params) == 1) {
 		return false
 	}
-	plain, _, _ := strings.Cut(segs[0], ";")
-	for _, other := range n.folded[fold(segs[0])] {
-		if strings.IndexByte(p.text, '.') >= 0 && !strings.EqualFold(plain, other.text) {
+	dot := strings.IndexByte(p.text, '.') >= 0
+	plain, bare := fold(segs[0])
+	for _, other := range n.folded[bare] {
+		if dot && !strings.EqualFold(plain, other.text) {
 			continue
 		}
 		if other.next.mistaken(segs[1:], other.text != segs[0]) != nil {
+			return true
+		}
+	}
+	for _, other := range n.mixed {
+		if other == p || !other.like(plain, bare, dot) {
+			continue
+		}
+		if other.next.mistaken(segs[1:], !matches(other.parts, segs[0])) != nil {
 			return true
 		}
 	}
@@ -264,14 +284,16 @@ func (n *node[V]) mistaken(segs []string, already bool) *leaf[V] {
 		}
 		return nil
 	}
-	for _, other := range n.folded[fold(segs[0])] {
+	plain, bare := fold(segs[0])
+	for _, other := range n.folded[bare] {
 		if l := other.next.mistaken(segs[1:], already || other.text != segs[0]); l != nil {
 			return l
 		}
 	}
 	for _, p := range n.params {
-		if _, ok := p.match(segs[0], nil); ok {
-			if l := p.next.mistaken(segs[1:], already); l != nil {
+		exact := matches(p.parts, segs[0])
+		if exact || p.like(plain, bare, false) {
+			if l := p.next.mistaken(segs[1:], already || !exact); l != nil {
 				return l
 			}
 		}
@@ -290,8 +312,8 @@ func (l *leaf[V]) template() (first string) {
 
 // match takes a segment apart. A parameter is never empty, and ends where the
 // literal behind it first occurs.
-func (p *param[V]) match(seg string, params []Match) ([]Match, bool) {
-	for i, part := range p.parts {
+func match(parts []part, seg string, params []Match) ([]Match, bool) {
+	for i, part := range parts {
 		if part.name == "" {
 			if !strings.HasPrefix(seg, part.text) {
 				return params, false
@@ -300,9 +322,9 @@ func (p *param[V]) match(seg string, params []Match) ([]Match, bool) {
 			continue
 		}
 		end := len(seg)
-		if i+1 < len(p.parts) {
-			next := p.parts[i+1].text
-			if i+2 == len(p.parts) {
+		if i+1 < len(parts) {
+			next := parts[i+1].text
+			if i+2 == len(parts) {
 				if !strings.HasSuffix(seg, next) {
 					return params, false
 				}
@@ -320,20 +342,76 @@ func (p *param[V]) match(seg string, params []Match) ([]Match, bool) {
 	return params, seg == ""
 }
 
-// formats are endings by which clients of some frameworks ask for a content type,
-// and that are no part of the path for them.
-var formats = [...]string{".json", ".xml", ".html", ".csv", ".txt", ".yaml"}
+func matches(parts []part, seg string) bool {
+	var buf [4]Match
+	_, ok := match(parts, seg, buf[:0])
+	return ok && len(parts) > 0
+}
+
+// like reports whether some server may take a segment, of which both readings are
+// given, for one of the parameter's.
+func (p *param[V]) like(plain, bare string, dot bool) bool {
+	return matches(p.folded, plain) || !dot && bare != plain && matches(p.folded, bare) || !dot && matches(p.bare, bare)
+}
+
+// fold prepares what like compares with.
+func (p *param[V]) fold() {
+	for _, part := range p.parts {
+		part.text = lower(part.text)
+		p.folded = append(p.folded, part)
+	}
+	k := len(p.folded) - 1
+	switch _, text := fold(p.folded[k].text); {
+	case text == p.folded[k].text: // no format, or a parameter
+	case text != "":
+		p.bare = append(slices.Clone(p.folded[:k]), part{text: text})
+	case k > 1:
+		p.bare = p.folded[:k]
+	}
+}
+
+// format reports whether an ending is one by which clients of some frameworks ask
+// for a content type, and that is no part of the path for them.
+func format(ending string) bool {
+	switch ending {
+	case ".json", ".xml", ".html", ".csv", ".txt", ".yaml":
+		return true
+	}
+	return false
+}
 
 // fold is a segment as a server reads it that makes no difference between capitals
 // and small letters, takes a parameter behind a semicolon off (RFC 3986, section
-// 3.3), or a format.
-func fold(seg string) string {
-	seg, _, _ = strings.Cut(seg, ";")
-	seg = strings.ToLower(seg)
-	for _, f := range formats {
-		if rest, ok := strings.CutSuffix(seg, f); ok {
-			return rest
-		}
+// 3.3), or dots and spaces at the end, as Windows does; and, bare, a format too.
+func fold(seg string) (plain, bare string) {
+	if semicolon := strings.IndexByte(seg, ';'); semicolon >= 0 {
+		seg = seg[:semicolon]
 	}
-	return seg
+	plain = lower(trim(seg))
+	if dot := strings.LastIndexByte(plain, '.'); dot >= 0 && format(plain[dot:]) {
+		return plain, trim(plain[:dot])
+	}
+	return plain, plain
+}
+
+func trim(s string) string {
+	for s != "" && (s[len(s)-1] == '.' || s[len(s)-1] == ' ') {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// lower takes letters for one that are in either case, such as the long s.
+func lower(s string) string {
+	capitals := false
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return strings.ToLower(strings.ToUpper(s))
+		}
+		capitals = capitals || 'A' <= s[i] && s[i] <= 'Z'
+	}
+	if !capitals {
+		return s
+	}
+	return strings.ToLower(s)
 }
