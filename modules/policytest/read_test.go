@@ -1,7 +1,9 @@
 package policytest
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -48,6 +50,8 @@ func TestMisspelt(t *testing.T) {
 		{"a misspelt code", "upstream: { code: NOT_FUOND }\ncases: []", `did you mean "NOT_FOUND"?`},
 		{"HTTP and gRPC in one answer", "upstream: { status: 200, code: OK }\ncases: []", "neither status nor body"},
 		{"a wrong expression", "cases: [{ name: a, request: GET /a, expect: { body: '/(/' } }]", "missing closing )"},
+		{"aliases that stand for millions of values", "cases:\n  - name: a\n    request: { path: /, json: [" + aliases(8, 9) + "] }\n    expect: { status: 200 }", ":3: json cannot be read: yaml: document contains excessive aliasing"},
+		{"a value that holds itself", "cases:\n  - name: a\n    request: { path: /, json: &a [*a] }\n    expect: { status: 200 }", ":3: json cannot be read"},
 		{"a misspelt handshake", "cases: [{ name: a, request: GET /a, expect: { handshake: refusd } }]", `did you mean "refused"?`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -149,4 +153,27 @@ func FuzzCases(f *testing.F) {
 			}
 		}
 	})
+}
+
+// aliases are lists of the list before.
+func aliases(levels, each int) string {
+	list := "&a0 [1]"
+	for i := 1; i <= levels; i++ {
+		list += fmt.Sprintf(", &a%d [%s]", i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), each))
+	}
+	return list
+}
+
+// TestContractOfAliases: a contract is looked at as it is written.
+func TestContractOfAliases(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "c.yaml")
+	doc := "x-bomb: [" + aliases(30, 9) + "]\npaths: &p\n  /a: { post: { operationId: a, requestBody: { content: { application/json: { schema: &s { type: object, properties: { a: *s } } } } } } }\n  /b: *p\n"
+	if err := os.WriteFile(file, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readContract(file)
+	if err != nil || len(c.operations) != 1 {
+		t.Fatalf("%+v %v", c, err)
+	}
+	openBodies(&audit{check: checks[5], apis: []*api{{contract: c}}})
 }

@@ -2,9 +2,12 @@ package openapi
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -27,6 +30,43 @@ func TestReadBytes(t *testing.T) {
 	j, err := ReadBytes("a.json", []byte("{\n\t\"a\": {\n\t\t\"b\": 1}}"))
 	if err != nil || !reflect.DeepEqual(j.Root, map[string]any{"a": map[string]any{"b": json.Number("1")}}) {
 		t.Errorf("%v %v", j, err)
+	}
+}
+
+// TestAliases: what a few bytes unfold to is counted before it is unfolded.
+func TestAliases(t *testing.T) {
+	nested := func(levels, each int) string {
+		doc := "x-0: &a0 [1]\n"
+		for i := 1; i <= levels; i++ {
+			doc += fmt.Sprintf("x-%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), each), ","))
+		}
+		return doc
+	}
+	var before, after runtime.MemStats
+	for name, doc := range map[string]string{
+		"as many as there may be": nested(7, 9),
+		"more than anything":      nested(40, 9),
+		"into itself":             "a: &a [*a]\n",
+		"into itself by merging":  "a: &a {<<: *a}\n",
+		"by merging":              nested(6, 9) + "m: {<<: {a: *a6}}\n",
+	} {
+		runtime.ReadMemStats(&before)
+		_, err := ReadBytes("bomb.yaml", []byte(doc))
+		runtime.ReadMemStats(&after)
+		if err == nil || !regexp.MustCompile(`^bomb.yaml:\d+: .*(too large or too deep|contains itself)`).MatchString(err.Error()) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if used := after.TotalAlloc - before.TotalAlloc; used > 4<<20 {
+			t.Errorf("%s: %d bytes", name, used)
+		}
+	}
+	for name, doc := range map[string]string{
+		"a thousand of a hundred": "a: &a [" + strings.Repeat("1,", 100) + "1]\nb: [" + strings.Repeat("*a,", 500) + "*a]\n",
+		"deep aliases":            nested(100, 1),
+	} {
+		if _, err := ReadBytes("a.yaml", []byte(doc)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -24,8 +24,13 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/strictjson"
 )
 
-// maxNodes bounds a document with its aliases expanded.
-const maxNodes = 5_000_000
+// maxNodes bounds a document with its aliases expanded, which may make it ten
+// times as large, and a small one larger still.
+const (
+	maxNodes    = 5_000_000
+	maxDepth    = 500
+	maxUnfolded = 100_000
+)
 
 // File is one file of a contract.
 type File struct {
@@ -62,6 +67,9 @@ func ReadBytes(name string, data []byte) (*File, error) {
 		return nil, fmt.Errorf("%s: the file is empty", name)
 	}
 	t := &tree{file: f}
+	if err := t.measure(doc.Content[0]); err != nil {
+		return nil, err
+	}
 	root, err := t.value(doc.Content[0], "", 0)
 	if err != nil {
 		return nil, err
@@ -123,7 +131,9 @@ func (f *File) number() {
 	// without them.
 	var doc yaml.Node
 	if bytes.Count(data, []byte("\n")) > 1 && yaml.Unmarshal(data, &doc) == nil && len(doc.Content) > 0 {
-		_, _ = (&tree{file: f}).value(doc.Content[0], "", 0)
+		if t := (&tree{file: f}); t.measure(doc.Content[0]) == nil {
+			_, _ = t.value(doc.Content[0], "", 0)
+		}
 	}
 }
 
@@ -157,7 +167,52 @@ func (f *File) Line(pointer string) int {
 // tree turns YAML nodes into plain values.
 type tree struct {
 	file  *File
-	nodes int
+	sizes map[*yaml.Node]int // of what aliases stand for; zero while it is measured
+	own   int                // nodes without what aliases stand for
+}
+
+const tooLarge = "the document is too large or too deep"
+
+// measure refuses, before anything is unfolded, what is too large with its aliases:
+// a few lines of them can stand for gigabytes.
+func (t *tree) measure(root *yaml.Node) error {
+	t.sizes = make(map[*yaml.Node]int)
+	size, err := t.size(root, 0)
+	if err == nil && size-t.own > max(maxUnfolded, 10*t.own) {
+		err = t.fail(root, tooLarge+": its aliases stand for %d values", size-t.own)
+	}
+	return err
+}
+
+func (t *tree) size(n *yaml.Node, depth int) (size int, err error) {
+	if depth > maxDepth {
+		return 0, t.fail(n, tooLarge)
+	}
+	if n.Kind == yaml.AliasNode {
+		size, known := t.sizes[n.Alias]
+		if known && size == 0 {
+			return 0, t.fail(n, "the document contains itself")
+		}
+		return size + 1, nil // what it stands for stands before it
+	}
+	if n.Anchor != "" {
+		t.sizes[n] = 0
+	}
+	t.own++
+	size = 1
+	for _, c := range n.Content {
+		inner, err := t.size(c, depth+1)
+		if err != nil {
+			return 0, err
+		}
+		if size += inner; size > maxNodes {
+			return 0, t.fail(n, tooLarge)
+		}
+	}
+	if n.Anchor != "" {
+		t.sizes[n] = size
+	}
+	return size, nil
 }
 
 func (t *tree) fail(n *yaml.Node, format string, args ...any) error {
@@ -165,8 +220,8 @@ func (t *tree) fail(n *yaml.Node, format string, args ...any) error {
 }
 
 func (t *tree) value(n *yaml.Node, pointer string, depth int) (any, error) {
-	if t.nodes++; t.nodes > maxNodes || depth > 500 {
-		return nil, t.fail(n, "the document is too large or too deep")
+	if depth > maxDepth {
+		return nil, t.fail(n, tooLarge)
 	}
 	if _, ok := t.file.lines[pointer]; !ok {
 		t.file.lines[pointer] = n.Line
