@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -216,6 +217,49 @@ func TestContract(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// TestContractUnasked: outside an api nobody looks at what a contract asks for,
+// unless a require is written. Who forgets it is told.
+func TestContractUnasked(t *testing.T) {
+	const asking = `
+openapi: 3.0.3
+info: {title: t, version: "1"}
+components: {securitySchemes: {o: {type: http, scheme: bearer}}}
+paths:
+  /open:
+    get: {responses: {"200": {description: ok}}}
+  /a:
+    get:
+      security: [{o: []}]
+      responses: {"200": {description: ok}}
+`
+	for _, c := range []struct {
+		name, site string
+		want       int
+	}{
+		{"alone", "contract c.yaml\nrespond ok", 1},
+		{"a require of its own", "contract c.yaml\n@w method POST\nrequire @w scope a\nrespond ok", 1},
+		{"a require", "contract c.yaml\nrequire\nrespond ok", 0},
+		{"switched off", "contract c.yaml {\nmode off\n}\nrespond ok", 0},
+		{"in a route", "route {\ncontract c.yaml\nrequire\n}\nrespond ok", 0},
+		{"in a route, alone", "route {\ncontract c.yaml\n}\nrespond ok", 1},
+		{"an api", "api a {\ncontract c.yaml\nrespond ok\n}", 0},
+		{"a contract that asks nobody", "contract open.yaml\nrespond ok", 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			gw := prepare(t)
+			gw.write(t, "c.yaml", asking)
+			gw.write(t, "open.yaml", strings.Replace(asking, "security:", "x-security:", 1))
+			if err := gw.load("", c.site); err != nil {
+				t.Fatal(err)
+			}
+			told := regexp.MustCompile(`.*nothing here looks at that.*`).FindAllString(gw.log(t), -1)
+			if len(told) != c.want || c.want == 1 && !strings.Contains(told[0], "c.yaml:9") {
+				t.Errorf("told %v", told)
+			}
+		})
 	}
 }
 

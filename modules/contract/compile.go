@@ -28,6 +28,7 @@ type compiledContract struct {
 	schema *body // of a plain JSON Schema: what every request must match
 
 	otherwise *gate.Operation // what the document asks for everywhere; nil: nothing
+	asks      string          // where the first operation stands that needs a credential; empty: none
 }
 
 // Destruct has nothing to release: requests may still hold the contract.
@@ -151,6 +152,9 @@ func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledC
 			}
 		}
 		c.all = append(c.all, op)
+		if c.asks == "" && op.Security != nil && !op.Anonymous() {
+			c.asks = o.At.Where()
+		}
 		if err := c.router.Add(o.Method, o.Path, op); err != nil {
 			return nil, o.At.Errorf("%w", err)
 		}

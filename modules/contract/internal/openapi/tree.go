@@ -391,9 +391,12 @@ func (n Node) Identity() Identity {
 // Place tells nodes apart by where they stand.
 func (n Node) Place() Identity { return Identity{file: n.File, pointer: n.Pointer} }
 
+// Where is the file and line of the node, for a person.
+func (n Node) Where() string { return n.File.place(n.Pointer) }
+
 // Errorf is an error at the node's place.
 func (n Node) Errorf(format string, args ...any) error {
-	return fmt.Errorf("%s: %w", n.File.place(n.Pointer), fmt.Errorf(format, args...))
+	return fmt.Errorf("%s: %w", n.Where(), fmt.Errorf(format, args...))
 }
 
 // Child is a member or element as it is written; ok tells whether it is there.
