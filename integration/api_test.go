@@ -232,7 +232,10 @@ func TestAPIKeepsItsWord(t *testing.T) {
 		t.Errorf("the upstream is told %s", names)
 	}
 	// A proxy that is trusted is believed in what it is known to set, and sends on what it does not know.
-	for option, want := range map[string]string{"": "[]", "proxy_headers X-Real-IP Client-Cert": "[Client-Cert X-Real-Ip]"} {
+	// What a configuration no longer says does not hold, whatever came between.
+	const set, none = "proxy_headers X-Real-IP Client-Cert", "[]"
+	for _, c := range []struct{ option, want string }{{"", none}, {set, "[Client-Cert X-Real-Ip]"}, {set + "\nconsole off", "[Client-Cert X-Real-Ip]"}, {"", none}} {
+		option, want := c.option, c.want
 		if err := gw.load(option+"\nservers {\ntrusted_proxies_unix\n}", "api demo {\nreverse_proxy "+b.addr()+"\n}"); err != nil {
 			t.Fatal(err)
 		}

@@ -194,3 +194,28 @@ func TestOverviewReads(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 }
+
+// TestRefusedReload: a configuration that failed to start leaves what the running
+// one says.
+func TestRefusedReload(t *testing.T) {
+	before := gate.RecentKept()
+	defer gate.KeepRecent(before)
+	running := &App{Off: true}
+	for _, next := range []*App{{Keep: 10}, {Keep: 20}, {Keep: 30}} {
+		if running.release == nil {
+			_ = running.Start()
+		}
+		_ = next.Start()
+		if n := gate.RecentKept(); n != next.Keep {
+			t.Errorf("%d are kept while it starts, want %d", n, next.Keep)
+		}
+		_ = next.Stop()
+		if n := gate.RecentKept(); n != 0 {
+			t.Errorf("%d are kept after one that failed", n)
+		}
+	}
+	_ = running.Stop()
+	if n := gate.RecentKept(); n != defaultKeep {
+		t.Errorf("%d are kept where nobody says anything", n)
+	}
+}

@@ -3,12 +3,12 @@ package console
 import (
 	"fmt"
 	"net/http"
-	"sync/atomic"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
 
@@ -25,6 +25,8 @@ type App struct {
 
 	// Remembers nothing, so that requests do not pay for it. Default: false.
 	Off bool `json:"off,omitempty"`
+
+	release func()
 }
 
 const (
@@ -56,24 +58,28 @@ func (a *App) Validate() error {
 	return nil
 }
 
-// settled is the app whose settings count; nil when no configuration has any.
-var settled atomic.Pointer[App]
+// kept is how many Exchanges the configuration wants remembered.
+var kept = latest.Of[int]{Changed: func(n *int) {
+	if n == nil {
+		n = new(defaultKeep)
+	}
+	gate.KeepRecent(*n)
+}}
 
 // Start makes the settings count. What is remembered stays, as far as it fits.
 func (a *App) Start() error {
-	settled.Store(a)
+	n := a.Keep
 	if a.Off {
-		gate.KeepRecent(0)
-	} else {
-		gate.KeepRecent(a.Keep)
+		n = 0
 	}
+	a.release = kept.Claim(n)
 	return nil
 }
 
-// Stop goes back to the default, unless the next configuration has settings.
+// Stop goes back to what others say, or the default.
 func (a *App) Stop() error {
-	if settled.CompareAndSwap(a, nil) {
-		gate.KeepRecent(defaultKeep)
+	if a.release != nil {
+		a.release()
 	}
 	return nil
 }
@@ -109,7 +115,7 @@ func (a *Admin) Provision(ctx caddy.Context) error {
 			return err
 		}
 	}
-	if settled.Load() == nil && gate.RecentKept() == 0 {
+	if kept.Load() == nil && gate.RecentKept() == 0 {
 		gate.KeepRecent(defaultKeep)
 	}
 	return nil

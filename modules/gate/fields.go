@@ -4,7 +4,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 )
 
 // Asserted is the prefix of the headers that the gateway asserts upstream.
@@ -112,7 +113,7 @@ var claims = [...]string{
 }
 
 // believed are those of these fields that trusted proxies set.
-var believed atomic.Pointer[[]string]
+var believed latest.Of[[]string]
 
 // Believe says which fields trusted proxies set or take off, so that they are kept
 // where one sends them, and returns what takes that back.
@@ -121,8 +122,7 @@ func Believe(fields []string) (undo func()) {
 	for i, f := range fields {
 		names[i] = http.CanonicalHeaderKey(f)
 	}
-	before := believed.Swap(&names)
-	return func() { believed.CompareAndSwap(&names, before) }
+	return believed.Claim(names)
 }
 
 func believes(name string) bool {

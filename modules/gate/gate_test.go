@@ -420,3 +420,17 @@ func TestHops(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// BenchmarkOperations is a client that walks through a contract's operations.
+func BenchmarkOperations(b *testing.B) {
+	ids := make([]string, 20_000)
+	for i := range ids {
+		ids[i] = "op" + strconv.Itoa(i)
+	}
+	ex, d := &Exchange{API: "walked"}, Decision{Stage: Contract}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		ex.Operation = &Operation{ID: ids[i%len(ids)]}
+		count(ex, &d)
+	}
+}

@@ -2,7 +2,6 @@ package gate
 
 import (
 	"errors"
-	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -60,10 +59,13 @@ type meters struct {
 }
 
 var (
-	// known is copied on write: it grows only when a label set is seen first,
-	// and label sets are bounded.
-	known     atomic.Pointer[map[series]*meters]
-	knownLock sync.Mutex
+	// known are the meters of each stage. A contract may have tens of thousands of
+	// operations, each of which is seen first once.
+	known [stageCount]struct {
+		sync.RWMutex
+
+		of map[series]*meters
+	}
 
 	// last saves most look-ups: what a stage concluded last it mostly concludes
 	// again.
@@ -85,31 +87,31 @@ func count(ex *Exchange, d *Decision) {
 }
 
 func find(k series) *meters {
-	if p := known.Load(); p != nil {
-		if m := (*p)[k]; m != nil {
-			return m
-		}
+	at := &known[k.stage]
+	at.RLock()
+	m := at.of[k]
+	at.RUnlock()
+	if m == nil {
+		m = learn(k)
 	}
-	return learn(k)
+	return m
 }
 
 func learn(k series) *meters {
-	knownLock.Lock()
-	defer knownLock.Unlock()
-
-	next := map[series]*meters{}
-	if p := known.Load(); p != nil {
-		if m := (*p)[k]; m != nil {
-			return m
-		}
-		next = maps.Clone(*p)
+	at := &known[k.stage]
+	at.Lock()
+	defer at.Unlock()
+	if m := at.of[k]; m != nil {
+		return m
+	}
+	if at.of == nil {
+		at.of = make(map[series]*meters)
 	}
 	m := &meters{
 		series: k,
 		count:  decisions.WithLabelValues(k.api, k.operation, k.stage.String(), k.verdict.String(), k.reason.String(), k.mode.String()),
 		took:   stageSeconds.WithLabelValues(k.api, k.stage.String()),
 	}
-	next[k] = m
-	known.Store(&next)
+	at.of[k] = m
 	return m
 }

@@ -13,47 +13,47 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
-	"slices"
 	"sync"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 )
 
 var (
-	mu     sync.Mutex
-	claims []*int64 // of the last one the size holds
-	usual  int      // the percentage without any
-	now    int      // the percentage that is set
-	awake  bool     // a sentinel waits for the end of the next collection
+	asked = latest.Of[int64]{Changed: changed}
+
+	mu    sync.Mutex
+	size  *int64 // that was asked for; nil: none
+	usual int    // the percentage without any
+	now   int    // the percentage that is set
+	awake bool   // a sentinel waits for the end of the next collection
 )
 
-// Keep asks for a growth of size bytes until release is called. Of several the
+// Keep asks for a growth of so many bytes until release is called. Of several the
 // last one holds. Nothing is done where the environment's GOGC decides.
-func Keep(size int64) (release func()) {
+func Keep(bytes int64) (release func()) {
 	if os.Getenv("GOGC") != "" {
 		return func() {}
 	}
+	return asked.Claim(bytes)
+}
+
+func changed(to *int64) {
 	mu.Lock()
 	defer mu.Unlock()
-	if len(claims) == 0 {
+	if size == nil {
 		usual = int(read("/gc/gogc:percent")) //nolint:gosec // off is all ones, and -1 for SetGCPercent
 		now = usual
 	}
-	claim := &size
-	claims = append(claims, claim)
+	size = to
 	adjust()
-	return sync.OnceFunc(func() {
-		mu.Lock()
-		defer mu.Unlock()
-		claims = slices.DeleteFunc(claims, func(c *int64) bool { return c == claim })
-		adjust()
-	})
 }
 
 // adjust sets the percentage for the heap that is live. Doing so stops the world
 // for a moment, and is left for differences that matter.
 func adjust() {
 	percent := usual
-	if len(claims) > 0 {
-		percent = growth(int64(read("/gc/heap/live:bytes")), *claims[len(claims)-1], usual) //nolint:gosec // far from the end of an int64
+	if size != nil {
+		percent = growth(int64(read("/gc/heap/live:bytes")), *size, usual) //nolint:gosec // far from the end of an int64
 		if !awake {
 			awake = true
 			runtime.SetFinalizer(new(sentinel), collected)
@@ -78,7 +78,7 @@ type sentinel struct{ _ [32]byte }
 func collected(s *sentinel) {
 	mu.Lock()
 	defer mu.Unlock()
-	if len(claims) == 0 {
+	if size == nil {
 		awake = false
 		return
 	}
