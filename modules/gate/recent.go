@@ -17,6 +17,7 @@ import (
 type ring struct {
 	slots []atomic.Pointer[Record]
 	next  atomic.Uint64
+	taken uint64 // places before it are another ring's: what is not here will not come
 }
 
 func (g *ring) add(rec *Record) {
@@ -45,6 +46,8 @@ func (g *ring) since(from uint64, limit int, to []*Record) (_ []*Record, next, l
 	for ; from < end && limit > 0; from++ {
 		rec := g.slots[from%n].Load()
 		switch {
+		case (rec == nil || rec.place < from) && from < g.taken:
+			lost++
 		case rec == nil || rec.place < from:
 			return to, from, lost // on its way
 		case rec.place > from:
@@ -65,6 +68,7 @@ func (g *ring) resized(n int) *ring {
 	}
 	end, fit := g.next.Load(), min(uint64(len(out.slots)), uint64(len(g.slots)))
 	out.next.Store(end)
+	out.taken = end
 	for place := end - min(end, fit); place < end; place++ {
 		if rec := g.at(place); rec != nil {
 			out.slots[place%uint64(len(out.slots))].Store(rec)

@@ -117,6 +117,25 @@ func TestCursor(t *testing.T) {
 	}
 }
 
+// TestCursorOverResize: who goes on from a place that the ring of before had does
+// not wait for it.
+func TestCursorOverResize(t *testing.T) {
+	defer KeepRecent(RecentKept())
+	KeepRecent(0)
+	KeepRecent(10)
+	for range 100 {
+		Remember(&Record{})
+	}
+	KeepRecent(1000)
+	for range 500 {
+		Remember(&Record{})
+	}
+	recs, next, lost := Cursor{Passed: 50}.Since(1000)
+	if len(recs) != 510 || next.Passed != 600 || lost != 40 {
+		t.Errorf("%d records up to %d, and %d lost", len(recs), next.Passed, lost)
+	}
+}
+
 // TestRecentUnderWay: whoever reads while others write gets each record once,
 // or is told that it is gone.
 func TestRecentUnderWay(t *testing.T) {

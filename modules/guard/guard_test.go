@@ -175,6 +175,8 @@ func TestChecks(t *testing.T) {
 		{"a check that is off", "off json", post(`{"a":1,"a":2}`, "application/json"), gate.None},
 		{"another check beside it", "off json\nmax_url 2B", post(`{"a":1,"a":2}`, "application/json"), gate.None},
 		{"all in shadow", "mode shadow", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
+		{"JSON that is encoded, in shadow", "mode shadow", post(zipped(t, `{"a":1}`), "application/json", "Content-Encoding", "gzip"), gate.None},
+		{"a form that is encoded, in shadow", "mode shadow", zippedForm(t, "a=1"), gate.None},
 		{"all off", "mode off", httptest.NewRequest(http.MethodGet, "/a%2fb", nil), gate.None},
 	} {
 		if got, _, _ := through(provision(t, c.block), c.r); got != c.want {

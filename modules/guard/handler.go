@@ -257,14 +257,14 @@ func (h *Handler) body(_ *gate.Exchange, r *http.Request, enforce bool) *gate.De
 
 // json reads a JSON body in the only way there is to read it, and leaves the
 // value for the contract.
-func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
+func (h *Handler) json(ex *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	if !hasBody(r) {
 		return nil
 	}
 	if kind := mediaType(r); kind != "application/json" && (!strings.HasSuffix(kind, "+json") || gate.ProtocolOf(r).Framed()) {
 		return nil
 	}
-	data, denial := h.whole(ex, r)
+	data, denial := h.whole(ex, r, enforce)
 	if denial != nil || len(data) == 0 {
 		return denial
 	}
@@ -282,8 +282,9 @@ func (h *Handler) json(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial 
 	return nil
 }
 
-// whole is the body, or why there is none to look at.
-func (h *Handler) whole(ex *gate.Exchange, r *http.Request) ([]byte, *gate.Denial) {
+// whole is the body, or why there is none to look at. In shadow an encoding stays
+// on, and nothing is said of what it hides.
+func (h *Handler) whole(ex *gate.Exchange, r *http.Request, enforce bool) ([]byte, *gate.Denial) {
 	data, err := ex.Body(r, h.limit(r))
 	var denial *gate.Denial
 	switch {
@@ -291,6 +292,8 @@ func (h *Handler) whole(ex *gate.Exchange, r *http.Request) ([]byte, *gate.Denia
 		return nil, denial
 	case errors.Is(err, gate.ErrBodyTooLarge):
 		return nil, &gate.Denial{Reason: gate.GuardBodyTooLarge}
+	case errors.Is(err, gate.ErrBodyEncoded) && !enforce:
+		return nil, nil
 	case err != nil:
 		return nil, &gate.Denial{Reason: gate.GuardBodyUnreadable, Err: err}
 	}

@@ -16,7 +16,7 @@ var overriding = [...]string{
 	"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-uri", "x-original-method",
 }
 
-func (h *Handler) override(ex *gate.Exchange, r *http.Request, _ bool) *gate.Denial {
+func (h *Handler) override(ex *gate.Exchange, r *http.Request, enforce bool) *gate.Denial {
 	for name := range r.Header {
 		if len(name) >= len("x-http-method") && name[0] == 'X' && slices.ContainsFunc(overriding[:], func(o string) bool { return gate.Alike(name, o) }) {
 			return &gate.Denial{Reason: gate.GuardOverride, Detail: "The field " + name + " is not accepted here."}
@@ -31,7 +31,7 @@ func (h *Handler) override(ex *gate.Exchange, r *http.Request, _ bool) *gate.Den
 	if !hasBody(r) || mediaType(r) != "application/x-www-form-urlencoded" {
 		return nil
 	}
-	form, denial := h.whole(ex, r)
+	form, denial := h.whole(ex, r, enforce)
 	if denial == nil && overrides(string(form)) {
 		denial = &gate.Denial{Reason: gate.GuardOverride, Detail: "The member _method is not accepted here."}
 	}

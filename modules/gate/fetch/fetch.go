@@ -43,7 +43,7 @@ func CheckNamed(by, raw string) error {
 func CheckURL(raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("%q is not a URL", raw)
+		return fmt.Errorf("%q is not a URL", Name(raw))
 	}
 	if u.Scheme == "https" {
 		return nil

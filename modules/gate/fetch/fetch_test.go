@@ -45,7 +45,9 @@ func TestSecrets(t *testing.T) {
 	if _, err := Get(t.Context(), address, "*/*", 1); err == nil || strings.Contains(err.Error(), "hunter") {
 		t.Errorf("%v", err)
 	}
-	if err := CheckURL("http://user:hunter2@example.com/?key=hunter3"); err == nil || strings.Contains(err.Error(), "hunter") {
-		t.Errorf("%v", err)
+	for _, wrong := range []string{"http://user:hunter2@example.com/?key=hunter3", "https://user:hunter2%zz@example.com/", "https:///x?key=hunter3"} {
+		if err := CheckURL(wrong); err == nil || strings.Contains(err.Error(), "hunter") {
+			t.Errorf("%v", err)
+		}
 	}
 }
