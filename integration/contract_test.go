@@ -263,6 +263,35 @@ paths:
 	}
 }
 
+// TestContractMisspelt: what a document says in words that nobody knows is not
+// done. Who wrote them is told.
+func TestContractMisspelt(t *testing.T) {
+	gw := prepare(t)
+	gw.write(t, "c.yaml", `
+openapi: 3.0.3
+info: {title: t, version: "1"}
+securty: [{o: []}]
+components: {securitySchemes: {o: {type: http, scheme: bearer}}}
+paths:
+  /a:
+    get:
+      respones: {"200": {description: ok}}
+      x-ours: 1
+`)
+	if err := gw.load("", "api a {\ncontract c.yaml\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	log := gw.log(t)
+	for _, want := range []string{`c.yaml:4","word":"securty","of":"document","did_you_mean":"security"`, `c.yaml:9","word":"respones","of":"operation","did_you_mean":"responses"`} {
+		if !strings.Contains(log, want) {
+			t.Errorf("%s is not in the log:\n%s", want, log)
+		}
+	}
+	if n := strings.Count(log, "does not know"); n != 2 {
+		t.Errorf("%d words told", n)
+	}
+}
+
 // TestContractDisguised: what a lenient backend may take for an operation that asks
 // for more is not let through as one that takes anything.
 func TestContractDisguised(t *testing.T) {

@@ -62,7 +62,7 @@ func Unknown(d *caddyfile.Dispenser, what, word string, known ...string) error {
 
 // Misspelt is what Unknown says, for files that are no Caddyfiles.
 func Misspelt(what, word string, known ...string) string {
-	if near := nearest(word, known); near != "" {
+	if near := Nearest(word, known); near != "" {
 		return fmt.Sprintf("unrecognized %s %q; did you mean %q? Expected %s", what, word, near, list(known))
 	}
 	return fmt.Sprintf("unrecognized %s %q; expected %s", what, word, list(known))
@@ -94,8 +94,8 @@ func list(words []string) string {
 	return strings.Join(words, "")
 }
 
-// nearest finds the known word at most two edits away.
-func nearest(word string, known []string) string {
+// Nearest finds the known word at most two edits away, or nothing.
+func Nearest(word string, known []string) string {
 	best, found := 3, ""
 	for _, k := range known {
 		if n := distance(strings.ToLower(word), strings.ToLower(k)); n < best && n < len(k) {

@@ -28,7 +28,8 @@ type compiledContract struct {
 	schema *body // of a plain JSON Schema: what every request must match
 
 	otherwise *gate.Operation // what the document asks for everywhere; nil: nothing
-	asks      string          // where the first operation stands that needs a credential; empty: none
+	unknown   unknown
+	asks      string // where the first operation stands that needs a credential; empty: none
 }
 
 // Destruct has nothing to release: requests may still hold the contract.
@@ -112,7 +113,7 @@ func fingerprint(files *openapi.Files, basePath string, plain, responses bool) s
 }
 
 func compile(doc *openapi.Contract, basePath string, responses bool) (*compiledContract, error) {
-	c := &compiledContract{bases: doc.Bases}
+	c := &compiledContract{bases: doc.Bases, unknown: unknownWords(doc.Root)}
 	if doc.Security != nil {
 		c.otherwise = &gate.Operation{Security: security(doc.Security)}
 	}

@@ -124,6 +124,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("contract: %w", err)
 	}
 	h.contract, h.key = c, key
+	c.unknown.log(h.logger)
 	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && !h.DeferInput && h.Mode != gate.Off && c.asks != "" && unasked(server.Routes, h.File) {
 		h.logger.Warn("the contract asks for credentials, and nothing here looks at that; write require behind it, or use api", zap.String("contract", c.asks))
 	}

@@ -13,6 +13,7 @@ func unpercent(s string) (string, error) { return url.PathUnescape(s) }
 
 // Contract is what the gateway enforces of a document.
 type Contract struct {
+	Root       Node
 	Version    string // of OpenAPI: 3.0, 3.1 or 3.2
 	Bases      []string
 	Operations []*Operation
@@ -81,7 +82,7 @@ func Read(main *File, files *Files) (*Contract, error) {
 	if _, ok := root.Value.(map[string]any); !ok {
 		return nil, root.Errorf("the document is not an object")
 	}
-	c := &Contract{}
+	c := &Contract{Root: root}
 	version := root.Text("openapi")
 	switch {
 	case strings.HasPrefix(version, "3.0."), version == "3.0":
