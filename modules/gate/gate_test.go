@@ -204,6 +204,7 @@ func TestProtocolOf(t *testing.T) {
 	for ct, want := range map[string]Protocol{
 		"": HTTP, "application/json": HTTP, "application/grpc": GRPC, "application/grpc+proto": GRPC, "application/grpc-web-text": GRPCWeb,
 		"application/grpc-web+json": GRPCWeb, "application/connect+proto": ConnectStream,
+		"Application/gRPC": GRPC, "APPLICATION/GRPC-Web+proto": GRPCWeb, "application/Connect+proto": ConnectStream, "application/grpcs": HTTP,
 	} {
 		r := request(http.MethodPost, nil, nil)
 		r.Header = http.Header{"Content-Type": {ct}}

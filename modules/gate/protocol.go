@@ -34,8 +34,16 @@ func (p Protocol) Framed() bool { return p != HTTP && p != Connect }
 // IsType reports whether a content type is the named one, of messages of whatever
 // kind.
 func IsType(ct, name string) bool {
-	rest, is := strings.CutPrefix(ct, name)
-	return is && (rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' ')
+	if !begins(ct, name) {
+		return false
+	}
+	rest := ct[len(name):]
+	return rest == "" || rest[0] == '+' || rest[0] == ';' || rest[0] == ' '
+}
+
+// begins takes no notice of capitals, as services do not (RFC 9110, section 8.3.1).
+func begins(ct, name string) bool {
+	return len(ct) >= len(name) && strings.EqualFold(ct[:len(name)], name)
 }
 
 // ProtocolOf tells how the client of a request speaks.
@@ -49,7 +57,7 @@ func ProtocolOf(r *http.Request) Protocol {
 		return GRPCWeb
 	case IsType(ct, "application/grpc"):
 		return GRPC
-	case strings.HasPrefix(ct, "application/connect+"):
+	case begins(ct, "application/connect+"):
 		return ConnectStream
 	}
 	if v := r.Header["Connect-Protocol-Version"]; len(v) > 0 && v[0] == "1" {

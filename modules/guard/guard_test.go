@@ -216,7 +216,18 @@ func TestEncodings(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, body := range map[string]string{"gzip": zipped(t, `{"a":1}`), "zstd": string(enc.EncodeAll([]byte(`{"a":1}`), nil))} {
+		digests := []string{"Content-Digest", "Repr-Digest", "Digest", "Content-Md5"}
 		r := post(body, "application/json", "Content-Encoding", name)
+		for _, digest := range digests {
+			r.Header.Set(digest, "of what was sent")
+		}
+		defer func() {
+			for _, digest := range digests {
+				if r.Header.Get(digest) != "" {
+					t.Errorf("%s: %s is of another body", name, digest)
+				}
+			}
+		}()
 		if reason, _, got := through(h, r); reason != gate.None || got != `{"a":1}` || r.Header.Get("Content-Encoding") != "" {
 			t.Errorf("%s: %v %q %q", name, reason, got, r.Header)
 		}
