@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,25 +69,6 @@ func Misspelt(what, word string, known ...string) string {
 	return fmt.Sprintf("unrecognized %s %q; expected %s", what, word, list(known))
 }
 
-// Directive answers an error of Caddy about a directive that it does not know,
-// which has no line, with the line of that directive among the segments of a
-// block, and the words that are known there. Other errors stay as they are.
-func Directive(err error, segments []caddyfile.Segment, what string, known ...string) error {
-	_, rest, found := strings.Cut(err.Error(), "unrecognized directive: ")
-	if !found {
-		return err
-	}
-	word, _, _ := strings.Cut(rest, " ")
-	for _, s := range segments {
-		if s.Directive() == word {
-			d := caddyfile.NewDispenser(s)
-			d.Next()
-			return Unknown(d, what, word, known...)
-		}
-	}
-	return err
-}
-
 func list(words []string) string {
 	if n := len(words); n > 1 {
 		return strings.Join(words[:n-1], ", ") + " or " + words[n-1]
@@ -137,6 +119,18 @@ func Text(d *caddyfile.Dispenser, to *string) error {
 	}
 	if *to == "" {
 		return d.Err("an empty value is not allowed here")
+	}
+	return nil
+}
+
+// OneOf is Text for an option with a closed list of values.
+func OneOf(d *caddyfile.Dispenser, to *string, words ...string) error {
+	opt := d.Val()
+	if err := Text(d, to); err != nil {
+		return err
+	}
+	if !slices.Contains(words, *to) {
+		return Unknown(d, opt, *to, words...)
 	}
 	return nil
 }

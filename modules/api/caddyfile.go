@@ -88,15 +88,15 @@ func setup(h httpcaddyfile.Helper) (_ caddyhttp.MiddlewareHandler, around []json
 				return nil, nil, err
 			}
 		case "errors":
-			if err := oneOf(h, &m.Errors, "problem", "site"); err != nil {
+			if err := parse.OneOf(h.Dispenser, &m.Errors, "problem", "site"); err != nil {
 				return nil, nil, err
 			}
 		case "upstream_errors":
-			if err := oneOf(h, &m.UpstreamErrors, "mask", "pass"); err != nil {
+			if err := parse.OneOf(h.Dispenser, &m.UpstreamErrors, "mask", "pass"); err != nil {
 				return nil, nil, err
 			}
 		case "log":
-			if err := oneOf(h, &m.Log, "all", "denied", "off"); err != nil {
+			if err := parse.OneOf(h.Dispenser, &m.Log, "all", "denied", "off"); err != nil {
 				return nil, nil, err
 			}
 		case "problem_type":
@@ -116,17 +116,6 @@ func setup(h httpcaddyfile.Helper) (_ caddyhttp.MiddlewareHandler, around []json
 	var err error
 	m.Routes, around, err = expand(h, m.Name, start, segments)
 	return m, around, err
-}
-
-func oneOf(h httpcaddyfile.Helper, to *string, words ...string) error {
-	opt := h.Val()
-	if !h.AllArgs(to) {
-		return h.ArgErr()
-	}
-	if !slices.Contains(words, *to) {
-		return parse.Unknown(h.Dispenser, opt, *to, words...)
-	}
-	return nil
 }
 
 // expand hands the block's directives to Caddy, which sorts them, in three
@@ -152,10 +141,10 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 	}
 	if has("contract") {
 		if !has("input") {
-			inner = append(inner, implied("input", start))
+			inner = append(inner, parse.Implied("input", start))
 		}
 		if !bare { // identity may stand around the api; without any, nobody has what the contract asks for
-			inner = append(inner, implied("require", start))
+			inner = append(inner, parse.Implied("require", start))
 		}
 	}
 
@@ -170,7 +159,7 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 		if part == 0 && !has("tracing") {
 			continue
 		}
-		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segs)))
+		sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(parse.Block(start, segs)))
 		if err != nil {
 			return nil, nil, parse.Directive(err, segments, "api option or directive", slices.Concat(options, order.Stages(), common)...)
 		}
@@ -196,36 +185,6 @@ func handlers(list *caddyhttp.Subroute) (raw []json.RawMessage) {
 		raw = append(raw, route.HandlersRaw...)
 	}
 	return raw
-}
-
-// implied is a directive that the block asks for without naming it.
-func implied(dir string, at caddyfile.Token) caddyfile.Segment {
-	return caddyfile.Segment{{File: at.File, Line: at.Line, Text: dir}}
-}
-
-// block puts segments back between braces. A token that is not on its own line
-// would be read as an argument of the one before it, so implied segments get a
-// line of their own behind the last.
-func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispenser {
-	tokens := []caddyfile.Token{
-		{File: start.File, Line: start.Line, Text: "api"},
-		{File: start.File, Line: start.Line, Text: "{"},
-	}
-	last := start.Line
-	for _, s := range segments {
-		for _, t := range s {
-			last = max(last, t.Line+strings.Count(t.Text, "\n"))
-		}
-	}
-	for _, s := range segments {
-		if len(s) == 1 && s[0].Line == start.Line && s[0].File == start.File {
-			last++
-			s = caddyfile.Segment{{File: start.File, Line: last, Text: s[0].Text}}
-		}
-		tokens = append(tokens, s...)
-	}
-	tokens = append(tokens, caddyfile.Token{File: start.File, Line: last + 1, Text: "}"})
-	return caddyfile.NewDispenser(tokens)
 }
 
 // parseDrain reads the global option. Syntax:

@@ -76,7 +76,7 @@ func setup(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	if err := m.addUp(h, start); err != nil {
 		return nil, err
 	}
-	sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(block(start, segments)))
+	sub, err := httpcaddyfile.ParseSegmentAsSubroute(h.WithDispenser(parse.Block(start, segments)))
 	if err != nil {
 		return nil, parse.Directive(err, segments, "canary option or directive", known()...)
 	}
@@ -239,24 +239,6 @@ func (h *Handler) addUp(helper httpcaddyfile.Helper, at caddyfile.Token) error {
 		helper.BlockState[key] = all
 	}
 	return nil
-}
-
-// block puts segments back between braces.
-func block(start caddyfile.Token, segments []caddyfile.Segment) *caddyfile.Dispenser {
-	last := caddyfile.Token{File: start.File, Line: start.Line}
-	tokens := []caddyfile.Token{
-		{File: start.File, Line: start.Line, Text: "canary"},
-		{File: start.File, Line: start.Line, Text: "{"},
-	}
-	for _, s := range segments {
-		tokens = append(tokens, s...)
-		for _, t := range s {
-			last.Line = max(last.Line, t.Line+strings.Count(t.Text, "\n"))
-		}
-	}
-	last.Line++
-	last.Text = "}"
-	return caddyfile.NewDispenser(append(tokens, last))
 }
 
 // known lists the words that may stand in the block.

@@ -1,8 +1,6 @@
 package transcode
 
 import (
-	"slices"
-
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -51,9 +49,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		case "timeout":
 			err = parse.Duration(d, &h.Timeout)
 		case "unmatched":
-			err = oneOf(d, &h.Unmatched, "pass", "refuse")
+			err = parse.OneOf(d, &h.Unmatched, "pass", "refuse")
 		case "unknown_fields":
-			err = oneOf(d, &h.UnknownFields, "refuse", "ignore")
+			err = parse.OneOf(d, &h.UnknownFields, "refuse", "ignore")
 		case "mode":
 			err = h.unmarshalMode(d)
 		default:
@@ -80,17 +78,6 @@ func (h *Handler) unmarshalMode(d *caddyfile.Dispenser) error {
 		return d.Err(errNoShadow.Error())
 	default:
 		return parse.Unknown(d, "mode", word, "enforce", "off")
-	}
-	return nil
-}
-
-func oneOf(d *caddyfile.Dispenser, to *string, words ...string) error {
-	opt := d.Val()
-	if err := parse.Text(d, to); err != nil {
-		return err
-	}
-	if !slices.Contains(words, *to) {
-		return parse.Unknown(d, opt, *to, words...)
 	}
 	return nil
 }
