@@ -112,6 +112,31 @@ func TestDPoP(t *testing.T) {
 	}
 }
 
+// TestKeyOfNoLength: a key that is none, in a proof or among an issuer's, proves
+// nothing and costs nobody else anything.
+func TestKeyOfNoLength(t *testing.T) {
+	iss, ann := newIssuer(t, "k1"), holder{newIssuer(t, "")}
+	short := map[string]any{"kty": "OKP", "crv": "Ed25519", "x": ""}
+	gw := prepare(t)
+	gw.write(t, "jwks.json", strings.Replace(iss.jwks(), `{"keys":[`, `{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"short","x":""},`, 1))
+	if err := gw.load(fmt.Sprintf(identityGlobals, "jwks.json"), "api demo {\nidentity main\nrespond ok\n}"); err != nil {
+		t.Fatal(err)
+	}
+	token := iss.token(t, bound(ann.thumbprint()))
+	h := ann.with(t, token, "http://localhost/", nil)
+	h["Dpop"] = []string{iss.sign(t, map[string]any{"typ": "dpop+jwt", "alg": "EdDSA", "jwk": short}, map[string]any{})}
+	if a := gw.get(t, "/", h); a.reason() != "identity.bad_proof" {
+		t.Errorf("in a proof: %d %s", a.status, a.body)
+	}
+	claims := map[string]any{"iss": "https://id.test", "aud": "orders-api", "exp": time.Now().Unix() + 60}
+	if a := gw.get(t, "/", bearer(iss.sign(t, map[string]any{"alg": "EdDSA", "kid": "short"}, claims))); a.reason() != "identity.unknown_key" {
+		t.Errorf("of the issuer: %d %s", a.status, a.body)
+	}
+	if a := gw.get(t, "/", ann.with(t, token, "http://localhost/", nil)); a.status != 200 {
+		t.Errorf("another: %d %s", a.status, a.body)
+	}
+}
+
 // TestDPoPSeenByOthers: a proof that one gateway has seen is no good at another.
 func TestDPoPSeenByOthers(t *testing.T) {
 	r := startRedis(t)

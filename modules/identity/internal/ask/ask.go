@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/safe"
 )
 
 // Bounds of what is asked.
@@ -163,10 +164,14 @@ func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(co
 	asked := true
 	select {
 	case a.places <- struct{}{}:
-		f.answer, err = question(ctx)
+		f.answer, err = safe.Call(func() (A, error) { return question(ctx) })
 		<-a.places
 	case <-ctx.Done():
 		asked, err = false, fmt.Errorf("%w: %d questions are on their way", ErrAway, maxAsking)
+	}
+
+	if _, panicked := errors.AsType[*safe.Panic](err); panicked {
+		err = &Odd{Err: err} // what was asked, or answered, has done it
 	}
 
 	a.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -119,6 +120,26 @@ func TestOdd(t *testing.T) {
 			if odd := e.asked - 1000; odd < 50 || odd > 70 { // ten questions, six times a minute each
 				t.Errorf("odd questions were put %d times in a minute", odd)
 			}
+		}
+	})
+}
+
+// TestPanic: a question that panics has an error of its own, and ends nothing else.
+func TestPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndpoint()
+		e.fails = func(name string) error {
+			if name == "x" {
+				panic("at the disco")
+			}
+			return nil
+		}
+		_, err := e.ask(t.Context(), "x")
+		if _, odd := errors.AsType[*Odd](err); !odd || errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "at the disco") {
+			t.Error(err)
+		}
+		if _, err := e.ask(t.Context(), "ann"); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/safe"
 )
 
 const (
@@ -57,7 +59,7 @@ func (s *Source) Destruct() error {
 
 func (s *Source) run() {
 	for failures := 0; ; {
-		err := s.refresh()
+		_, err := safe.Call(func() (struct{}, error) { return struct{}{}, s.refresh() })
 		if s.ctx.Err() != nil {
 			return
 		}

@@ -104,6 +104,7 @@ func TestVerify(t *testing.T) {
 		{"no key", m.proof(t, claims{"jwk": nil}, nil), "brings no key"},
 		{"a private key", m.proof(t, claims{"jwk": private}, nil), "secret"},
 		{"a secret as the key", m.proof(t, claims{"alg": "HS256", "jwk": claims{"kty": "oct", "k": "AAAA"}}, nil), "secret"},
+		{"a key of no bytes", m.proof(t, claims{"alg": "EdDSA", "jwk": claims{"kty": "OKP", "crv": "Ed25519", "x": ""}}, nil), "not accepted"},
 		{"no algorithm", m.proof(t, claims{"alg": "none"}, nil), "does not fit"},
 		{"another key's algorithm", m.proof(t, claims{"alg": "RS256"}, nil), "does not fit"},
 		{"crit", m.proof(t, claims{"crit": []string{"exp"}}, nil), "crit"},

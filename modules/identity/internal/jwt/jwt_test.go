@@ -152,6 +152,13 @@ func TestParseSetPolicy(t *testing.T) {
 		{"an algorithm that is a secret's", []any{key(ec, map[string]any{"alg": "HS256"})}, 0},
 		{"a kid that stands twice", []any{key(ec, map[string]any{"kid": "a"}), key(all[2].jwk, map[string]any{"kid": "a"})}, 0},
 		{"a point that is not on the curve", []any{key(ec, map[string]any{"x": ec["y"], "y": ec["x"]})}, 0},
+		{"an Ed25519 key of no bytes", []any{key(all[2].jwk, map[string]any{"x": ""})}, 0},
+		{"an Ed25519 key of 31 bytes beside a good one", []any{key(all[2].jwk, map[string]any{"x": b64(make([]byte, 31))}), ec}, 1},
+		{"an Ed25519 key of 33 bytes", []any{key(all[2].jwk, map[string]any{"x": b64(make([]byte, 33))})}, 0},
+		{"an RSA key whose modulus is even", []any{key(all[0].jwk, map[string]any{"n": b64(append([]byte{0x80}, make([]byte, 255)...))})}, 0},
+		{"an RSA key whose exponent is 1", []any{key(all[0].jwk, map[string]any{"e": "AQ"})}, 0},
+		{"an RSA key without an exponent", []any{key(all[0].jwk, map[string]any{"e": ""})}, 0},
+		{"an RSA key whose exponent is of 80 bits", []any{key(all[0].jwk, map[string]any{"e": "AQAAAAAAAAAAAQ"})}, 0},
 	} {
 		data, err := json.Marshal(map[string]any{"keys": tc.keys})
 		if err != nil {
@@ -285,6 +292,43 @@ func FuzzVerify(f *testing.F) {
 		for _, set := range sets {
 			if _, err := tok.Verify(set, expect, t0); err == nil && !good[token] {
 				t.Fatalf("accepted: %q", token)
+			}
+		}
+	})
+}
+
+// FuzzKey: whatever comes as a key, in a set or in a proof, nothing is verified by
+// one that we do not hold, and nothing panics.
+func FuzzKey(f *testing.F) {
+	for _, s := range signers(f) {
+		data, err := json.Marshal(s.jwk)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, s.alg, make([]byte, 64))
+	}
+	f.Add([]byte(`{"kty":"OKP","crv":"Ed25519","x":""}`), "EdDSA", make([]byte, 64))
+	f.Add([]byte(`{"kty":"OKP","crv":"Ed25519","x":"AAAA"}`), "Ed25519", make([]byte, 64))
+	f.Add([]byte(`{"kty":"OKP","crv":"X25519","x":""}`), "EdDSA", make([]byte, 64))
+	f.Add([]byte(`{"kty":"EC","crv":"P-256","x":"","y":""}`), "ES256", make([]byte, 64))
+	f.Add([]byte(`{"kty":"RSA","n":"`+strings.Repeat("_", 342)+`","e":"AQ"}`), "RS256", make([]byte, 256))
+	f.Add([]byte(`{"kty":"RSA","n":"`+strings.Repeat("g", 342)+`","e":"AQAB"}`), "PS256", make([]byte, 256))
+	f.Fuzz(func(t *testing.T, raw []byte, alg string, sig []byte) {
+		var header map[string]any
+		_ = json.Unmarshal(raw, &header) // nil is a proof without a key
+		proof := &Token{Alg: alg, signed: "a.b", sig: sig, jwk: header}
+		if key, err := proof.Embedded(); err == nil && key.Verify(proof) && alg != "EdDSA" && alg != "Ed25519" {
+			t.Errorf("%s verifies as a proof's key", raw)
+		}
+		set, _, err := ParseSet(raw)
+		if err != nil {
+			return
+		}
+		for _, key := range set.keys {
+			for _, name := range key.algs {
+				if key.verify(&Token{Alg: name, signed: "a.b", sig: sig}) && name != "EdDSA" && name != "Ed25519" {
+					t.Errorf("%s verifies as %s", raw, name)
+				}
 			}
 		}
 	})

@@ -196,6 +196,9 @@ func readKey(k jwk.Key) (*Key, error) {
 		if p.N.BitLen() < 2048 || p.N.BitLen() > 8192 || p.E < 3 || p.E%2 == 0 {
 			return nil, fmt.Errorf("RSA key of %d bits and exponent %d is not accepted", p.N.BitLen(), p.E)
 		}
+		if p.N.Bit(0) == 0 {
+			return nil, errors.New("RSA key has an even modulus")
+		}
 		if guessable(p.N) {
 			return nil, errors.New("RSA key can be factored (CVE-2017-15361)")
 		}
@@ -215,6 +218,9 @@ func readKey(k jwk.Key) (*Key, error) {
 			return nil, fmt.Errorf("EC key: %w", err)
 		}
 	case ed25519.PublicKey:
+		if len(p) != ed25519.PublicKeySize { // which the library takes, and ed25519.Verify panics at
+			return nil, fmt.Errorf("Ed25519 key of %d bytes is not accepted", len(p))
+		}
 		key.algs = []string{"EdDSA", "Ed25519"}
 	default:
 		return nil, fmt.Errorf("%s keys are not accepted", k.KeyType())

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/safe"
 )
 
 // Timing of fetches.
@@ -154,7 +155,7 @@ func (s *Source) begin() *attempt {
 		// Not a request's context: others wait for the same fetch.
 		ctx, cancel := context.WithTimeout(context.Background(), Deadline)
 		defer cancel()
-		set, err := s.fetch(ctx)
+		set, err := safe.Call(func() (*jwt.Set, error) { return s.fetch(ctx) })
 
 		s.mu.Lock()
 		defer s.mu.Unlock()

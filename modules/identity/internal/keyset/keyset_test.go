@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -99,6 +100,28 @@ func TestSlowIssuerDoesNotStall(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		time.Sleep(Deadline) // the fetch ends by itself
+	})
+}
+
+// TestPanic: a key set that the reader panics at is one that cannot be read.
+func TestPanic(t *testing.T) {
+	set := newSet(t)
+	synctest.Test(t, func(t *testing.T) {
+		bad := true
+		s := New(func(context.Context) (*jwt.Set, error) {
+			if bad {
+				panic("bad public key length")
+			}
+			return set, nil
+		})
+		if _, err := s.Keys(t.Context()); !errors.Is(err, ErrAway) || !strings.Contains(err.Error(), "bad public key length") {
+			t.Error(err)
+		}
+		bad = false
+		time.Sleep(lastRetry)
+		if got, err := s.Keys(t.Context()); got != set || err != nil {
+			t.Error(got, err)
+		}
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	xocsp "golang.org/x/crypto/ocsp"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/safe"
 )
 
 // Bounds of what is asked.
@@ -220,7 +221,7 @@ func (a *Asker) run(f *flight, key, address, host string, c, issuer *x509.Certif
 	// Not a request's context: others wait for the same answer.
 	ctx, cancel := context.WithTimeout(context.Background(), a.Timeout)
 	defer cancel()
-	got, err := a.ask(ctx, address, c, issuer, now)
+	got, err := safe.Call(func() (answer, error) { return a.ask(ctx, address, c, issuer, now) })
 
 	a.mu.Lock()
 	defer a.mu.Unlock()
