@@ -440,6 +440,49 @@ func TestSignedIntrospection(t *testing.T) {
 	}
 }
 
+// TestFloodOfQuestions: one who has an issuer asked more than it can answer gets
+// nobody in by it, whatever on_error says of an issuer that is away, and leaves
+// others their places.
+func TestFloodOfQuestions(t *testing.T) {
+	var asked atomic.Int64
+	iss := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasPrefix(r.FormValue("token"), "odd") {
+			time.Sleep(time.Second)
+			_, _ = fmt.Fprint(w, `{"active":false}`)
+			return
+		}
+		_, _ = fmt.Fprint(w, `{"active":true,"sub":"ann","aud":"orders-api"}`)
+	}))
+	defer iss.Close()
+	b := newBackend(t, nil)
+	t.Setenv("INTROSPECTION_SECRET", "s3cret")
+	gw := start(t, behindProxy+fmt.Sprintf("identity {\nissuer main %[1]s {\naudience orders-api\non_error open\nintrospect %[1]s/introspect {\nclient_id gateway\nclient_secret {env.INTROSPECTION_SECRET}\n}\n}\n}", iss.URL),
+		"api demo {\nidentity main\nreverse_proxy "+b.addr()+"\n}")
+	ask := func(token, from string) answer {
+		return gw.get(t, "/", with(bearer(token), "X-Forwarded-For", from))
+	}
+	var all sync.WaitGroup
+	for i := range 400 {
+		all.Go(func() {
+			if a := ask(fmt.Sprint("odd", i), "198.18.0.1"); a.status != 401 && a.reason() != "identity.unavailable" {
+				t.Errorf("of the flood: %d %s", a.status, a.body)
+			}
+		})
+	}
+	eventually(t, "the flood", func() bool { return asked.Load() > 0 })
+	for i := range 5 {
+		if a := ask(fmt.Sprint("good", i), "198.18.0.2"); a.status != 200 {
+			t.Errorf("another: %d %s", a.status, a.body)
+		}
+	}
+	all.Wait()
+	if n := b.count(); n != 5 {
+		t.Errorf("%d requests reached the backend", n)
+	}
+}
+
 // TestOddTokens: tokens that an issuer makes nothing of keep nobody from theirs,
 // and get nobody in.
 func TestOddTokens(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -161,7 +162,7 @@ func TestRenewedIsEnded(t *testing.T) {
 	old := &session.Session{ID: "one", SID: "before", Subject: "ann", IDToken: raw, Refresh: "r", Began: now.UnixMilli()}
 	renewed := *old
 	renewed.SID, renewed.Gen = "since", 1
-	if _, err := s.shared.renewer.Renew(t.Context(), old, now, func(context.Context) (*session.Session, error) { return &renewed, nil }); err != nil {
+	if _, err := s.shared.renewer.Renew(t.Context(), netip.Prefix{}, old, now, func(context.Context) (*session.Session, error) { return &renewed, nil }); err != nil {
 		t.Fatal(err)
 	}
 	l, err := s.open(old)

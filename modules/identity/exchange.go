@@ -186,7 +186,7 @@ func (e *TokenExchange) swap(r *http.Request, who *proven, token string, now tim
 	if e.app.rehearsed { // there is nobody to ask
 		return nil
 	}
-	answer, err := x.For(r.Context(), token, who.ends, now)
+	answer, err := x.For(r.Context(), gate.Of(r).Customer(), token, who.ends, now)
 	switch {
 	case err != nil:
 		return &gate.Denial{Reason: gate.IdentityExchangeUnavailable, Err: err, Header: http.Header{"Retry-After": {"5"}}}

@@ -81,10 +81,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // theirs reports what on_error does not decide about, because the caller can bring
 // it about alone: a proof of which nobody can tell, a token that its issuer
-// answers oddly to.
+// answers oddly to, more questions than an issuer bears, and going away before the
+// answer is there (a proxy may send such a request on all the same).
 func theirs(err error) bool {
 	_, odd := errors.AsType[*ask.Odd](err)
-	return errors.Is(err, errProof) || odd && !errors.Is(err, ask.ErrAway)
+	return errors.Is(err, errProof) || errors.Is(err, ask.ErrBusy) || errors.Is(err, context.Canceled) || odd && !errors.Is(err, ask.ErrAway)
 }
 
 // accept says who asks, to the stages, to Caddy's modules and to the upstream,
@@ -131,7 +132,7 @@ func (h *Handler) identify(r *http.Request, now time.Time) (*proven, *Issuer, *g
 		return nil, nil, &gate.Denial{Reason: gate.IdentityAmbiguous, Err: fmt.Errorf("%d fields %s", len(keys), h.KeyHeader)}
 	}
 	if there && len(h.issuers) > 0 {
-		who, issuer, denial := h.byToken(r.Context(), c.token, now)
+		who, issuer, denial := h.byToken(r, c.token, now)
 		if denial == nil {
 			denial = h.bound(r, who.bound, c, now)
 		}
@@ -202,7 +203,7 @@ func isNameChar(c byte) bool {
 const longestRemembered = 4 << 10
 
 // byToken finds the principal of a token: remembered, or verified now.
-func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*proven, *Issuer, *gate.Denial) {
+func (h *Handler) byToken(r *http.Request, token string, now time.Time) (*proven, *Issuer, *gate.Denial) {
 	if len(token) > jwt.MaxLength {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityMalformed, Err: errors.New("token is longer than 16 KiB")}
 	}
@@ -213,7 +214,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 		if !isToken68(token) { // what an issuer makes of another text is not to be found out
 			return nil, nil, &gate.Denial{Reason: gate.IdentityMalformed, Err: errors.New("token has characters that none has")}
 		}
-		return h.byAsking(ctx, token, now)
+		return h.byAsking(r, token, now)
 	}
 	t, err := jwt.Parse(token)
 	if err != nil {
@@ -223,7 +224,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	if issuer == nil {
 		return nil, nil, &gate.Denial{Reason: gate.IdentityUnknownIssuer, Err: h.whyIssuer(t)}
 	}
-	keys, err := issuer.source.Keys(ctx)
+	keys, err := issuer.source.Keys(r.Context())
 	if err != nil {
 		return nil, issuer, &gate.Denial{
 			Reason: gate.IdentityUnavailable, Err: err,
@@ -232,7 +233,7 @@ func (h *Handler) byToken(ctx context.Context, token string, now time.Time) (*pr
 	}
 	expires, err := t.Verify(keys, &issuer.expect, now)
 	if isKind(err, jwt.UnknownKey) {
-		if newer := issuer.source.Missing(ctx, keys); newer != keys {
+		if newer := issuer.source.Missing(r.Context(), keys); newer != keys {
 			keys = newer
 			expires, err = t.Verify(keys, &issuer.expect, now)
 		}

@@ -146,12 +146,12 @@ func signedBy(source *keyset.Source, issuer, client string, x jwt.Expect) intros
 func isOpaque(token string) bool { return token != "" && strings.Count(token, ".") != 2 }
 
 // byAsking finds the principal of a token that only its issuer can read.
-func (h *Handler) byAsking(ctx context.Context, token string, now time.Time) (*proven, *Issuer, *gate.Denial) {
+func (h *Handler) byAsking(r *http.Request, token string, now time.Time) (*proven, *Issuer, *gate.Denial) {
 	i := h.opaque
 	if h.app.rehearsed { // who makes tokens there makes none of these
 		return nil, i, &gate.Denial{Reason: gate.IdentityInactive}
 	}
-	answer, err := i.asker.About(ctx, token, now)
+	answer, err := i.asker.About(r.Context(), gate.Of(r).Customer(), token, now)
 	if err != nil {
 		return nil, i, &gate.Denial{Reason: gate.IdentityUnavailable, Err: err, Header: http.Header{"Retry-After": {"5"}}}
 	}

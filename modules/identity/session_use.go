@@ -116,7 +116,7 @@ func (h *Handler) fresh(ctx context.Context, v *visit, l *live, now time.Time) (
 		should = false // another gateway does
 	}
 	if should {
-		next, err := v.shared.renewer.Renew(ctx, latest, now, func(ctx context.Context) (*session.Session, error) {
+		next, err := v.shared.renewer.Renew(ctx, v.ex.Customer(), latest, now, func(ctx context.Context) (*session.Session, error) {
 			return v.renew(ctx, latest)
 		})
 		var refused *session.Refused

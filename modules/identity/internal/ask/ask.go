@@ -5,6 +5,9 @@
 // answer, or will not have the gateway, nobody asks it for a while. What it has
 // answered with, if that is no answer, concerns the one question: strangers choose
 // what is asked, and must not keep others from theirs by it.
+//
+// Nor by how much they ask: the places of an endpoint are shared, and that there is
+// none, or that an answer takes long, says nothing of the endpoint.
 package ask
 
 import (
@@ -13,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -29,6 +33,7 @@ const (
 
 	maxAsking   = 64      // questions on their way
 	maxWaiting  = 1 << 10 // and those that wait for a place among them
+	share       = 4       // a customer may have one part in so many of either
 	remembered  = 1 << 10 // questions that were answered oddly
 	firstPause  = time.Second
 	longestStop = 30 * time.Second
@@ -36,6 +41,10 @@ const (
 
 // ErrAway means that the endpoint cannot be asked.
 var ErrAway = errors.New("the issuer cannot be asked at the moment")
+
+// ErrBusy means that too much is asked, or takes long, at an endpoint that answers:
+// callers can bring that about alone, and nothing may be had by it.
+var ErrBusy = errors.New("too many questions to the issuer")
 
 // Odd is an answer that is none. The question is not put again for a while.
 type Odd struct {
@@ -84,6 +93,7 @@ type Asker[A any] struct {
 
 	mu       sync.Mutex
 	flights  map[string]*flight[A]
+	askers   map[netip.Prefix]*customer
 	failures int       // of the endpoint, in a row
 	closed   time.Time // nothing is asked before
 	last     error
@@ -95,8 +105,15 @@ type oddity struct {
 	times int
 }
 
+// customer is who has questions on their way.
+type customer struct {
+	places  chan struct{}
+	flights int
+}
+
 // flight is a question that several requests wait for.
 type flight[A any] struct {
+	by     *customer // who asked first
 	done   chan struct{}
 	answer A
 	err    error
@@ -104,15 +121,19 @@ type flight[A any] struct {
 
 // New makes an Asker.
 func New[A any]() *Asker[A] {
-	return &Asker[A]{places: make(chan struct{}, maxAsking), odd: memory.New[oddity](remembered), flights: map[string]*flight[A]{}}
+	return &Asker[A]{
+		places: make(chan struct{}, maxAsking), odd: memory.New[oddity](remembered),
+		flights: map[string]*flight[A]{}, askers: map[netip.Prefix]*customer{},
+	}
 }
 
-// Do returns the answer to a question, by its name: the one that is known, or the
-// one that it is given now. An answer must be known before question returns.
-func (a *Asker[A]) Do(ctx context.Context, name string, now time.Time, known func() (A, bool), question func(context.Context) (A, error)) (answer A, err error) {
+// Do returns the answer to a question of a customer, by its name: the one that is
+// known, or the one that it is given now. An answer must be known before question
+// returns.
+func (a *Asker[A]) Do(ctx context.Context, by netip.Prefix, name string, now time.Time, known func() (A, bool), question func(context.Context) (A, error)) (answer A, err error) {
 	sum := sha256.Sum256([]byte(name))
 	key := string(sum[:])
-	f, err := a.fly(key, now, known, question)
+	f, err := a.fly(by, key, now, known, question)
 	if err != nil {
 		return answer, err
 	}
@@ -122,14 +143,25 @@ func (a *Asker[A]) Do(ctx context.Context, name string, now time.Time, known fun
 	case <-f.done:
 		return f.answer, f.err
 	case <-limit.C:
-		return answer, fmt.Errorf("%w: it takes long", ErrAway)
+		return answer, a.late()
 	case <-ctx.Done():
 		return answer, ctx.Err()
 	}
 }
 
+// late is about an answer that has not come in time. Of an endpoint that has failed
+// since it answered last, it is one failure more.
+func (a *Asker[A]) late() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failures > 0 {
+		return fmt.Errorf("%w: it takes long, and before: %w", ErrAway, a.last)
+	}
+	return fmt.Errorf("%w: the answer takes long", ErrBusy)
+}
+
 // fly joins who asks already, or asks.
-func (a *Asker[A]) fly(key string, now time.Time, known func() (A, bool), question func(context.Context) (A, error)) (*flight[A], error) {
+func (a *Asker[A]) fly(by netip.Prefix, key string, now time.Time, known func() (A, bool), question func(context.Context) (A, error)) (*flight[A], error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if f := a.flights[key]; f != nil {
@@ -148,28 +180,56 @@ func (a *Asker[A]) fly(key string, now time.Time, known func() (A, bool), questi
 		return nil, fmt.Errorf("%w: %w", ErrAway, a.last)
 	}
 	if len(a.flights) >= maxWaiting {
-		return nil, fmt.Errorf("%w: %d questions wait", ErrAway, maxWaiting)
+		return nil, fmt.Errorf("%w: %d wait", ErrBusy, maxWaiting)
 	}
+	if f.by = a.askers[by]; f.by == nil {
+		f.by = &customer{places: make(chan struct{}, maxAsking/share)}
+	}
+	if f.by.flights >= maxWaiting/share {
+		return nil, fmt.Errorf("%w: %d of %v wait", ErrBusy, f.by.flights, by)
+	}
+	f.by.flights++
+	a.askers[by] = f.by
 	a.flights[key] = f
-	go a.run(f, key, now, question)
+	go a.run(f, by, key, now, question)
 	return f, nil
 }
 
-func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(context.Context) (A, error)) {
+// enter waits for a place of the customer's and one of the endpoint's.
+func (a *Asker[A]) enter(c *customer) bool {
+	limit := time.NewTimer(Patience) // nobody waits longer for what is asked then
+	defer limit.Stop()
+	select {
+	case c.places <- struct{}{}:
+	case <-limit.C:
+		return false
+	}
+	select {
+	case a.places <- struct{}{}:
+		return true
+	case <-limit.C:
+		<-c.places
+		return false
+	}
+}
+
+// ask puts a question. All of the deadline is the endpoint's: what waited before
+// is not to be told as its failure.
+func (a *Asker[A]) ask(c *customer, question func(context.Context) (A, error)) (answer A, err error) {
+	if !a.enter(c) {
+		return answer, fmt.Errorf("%w: there was no place for it", ErrBusy)
+	}
+	defer func() { <-a.places; <-c.places }()
 	// Not a request's context: others wait for the same answer.
 	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
 	defer cancel()
+	return safe.Call(func() (A, error) { return question(ctx) })
+}
+
+func (a *Asker[A]) run(f *flight[A], by netip.Prefix, key string, now time.Time, question func(context.Context) (A, error)) {
 	began := time.Now()
 	var err error
-	asked := true
-	select {
-	case a.places <- struct{}{}:
-		f.answer, err = safe.Call(func() (A, error) { return question(ctx) })
-		<-a.places
-	case <-ctx.Done():
-		asked, err = false, fmt.Errorf("%w: %d questions are on their way", ErrAway, maxAsking)
-	}
-
+	f.answer, err = a.ask(f.by, question)
 	if _, panicked := errors.AsType[*safe.Panic](err); panicked {
 		err = &Odd{Err: err} // what was asked, or answered, has done it
 	}
@@ -177,11 +237,14 @@ func (a *Asker[A]) run(f *flight[A], key string, now time.Time, question func(co
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.flights, key)
+	if f.by.flights--; f.by.flights == 0 {
+		delete(a.askers, by)
+	}
 	defer close(f.done)
 	odd, isOdd := errors.AsType[*Odd](err)
 	ended := now.Add(time.Since(began)) // a pause begins then
 	switch {
-	case !asked:
+	case errors.Is(err, ErrBusy):
 		f.err = err
 	case err == nil:
 		a.failures, a.closed = 0, time.Time{}

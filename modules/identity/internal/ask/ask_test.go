@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,8 +25,26 @@ type endpoint struct {
 
 func newEndpoint() *endpoint { return &endpoint{Asker: New[string]()} }
 
+// slow has it take a while from now on.
+func (e *endpoint) slow(takes time.Duration) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.takes, e.asked = takes, 0
+}
+
+var somebody = netip.MustParsePrefix("192.0.2.1/32")
+
+// from is one of many customers.
+func from(i int) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)}), 32)
+}
+
 func (e *endpoint) ask(ctx context.Context, name string) (string, error) {
-	return e.Do(ctx, name, time.Now(), func() (string, bool) { return "", false }, func(ctx context.Context) (string, error) {
+	return e.askBy(ctx, somebody, name)
+}
+
+func (e *endpoint) askBy(ctx context.Context, by netip.Prefix, name string) (string, error) {
+	return e.Do(ctx, by, name, time.Now(), func() (string, bool) { return "", false }, func(ctx context.Context) (string, error) {
 		e.mu.Lock()
 		e.asked++
 		fails, takes := e.fails, e.takes
@@ -61,7 +80,7 @@ func TestOnce(t *testing.T) {
 		if e.asked != 1 {
 			t.Errorf("asked %d times", e.asked)
 		}
-		if got, err := e.Do(t.Context(), "bob", time.Now(), func() (string, bool) { return "known", true }, nil); got != "known" || err != nil {
+		if got, err := e.Do(t.Context(), somebody, "bob", time.Now(), func() (string, bool) { return "known", true }, nil); got != "known" || err != nil {
 			t.Error(got, err)
 		}
 	})
@@ -145,44 +164,41 @@ func TestPanic(t *testing.T) {
 }
 
 // TestSlow: nobody waits for long, no more questions are on their way than an
-// endpoint bears, and those beyond wait for a place.
+// endpoint bears, those beyond wait for a place, and none of that is the endpoint's
+// failure.
 func TestSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEndpoint()
-		e.takes = time.Hour
+		e.slow(4 * time.Second)
 		began := time.Now()
-		if _, err := e.ask(t.Context(), "slow"); !errors.Is(err, ErrAway) || time.Since(began) != Patience {
+		if _, err := e.ask(t.Context(), "slow"); !errors.Is(err, ErrBusy) || time.Since(began) != Patience {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
 		defer cancel()
 		if _, err := e.ask(ctx, "slow"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 		time.Sleep(time.Minute)
 
-		e.mu.Lock()
-		e.takes = time.Second
-		e.mu.Unlock()
+		e.slow(time.Second)
 		var wg sync.WaitGroup
 		for i := range 2 * maxAsking {
 			wg.Go(func() {
-				if _, err := e.ask(t.Context(), strconv.Itoa(i)); err != nil {
+				if _, err := e.askBy(t.Context(), from(i/8), strconv.Itoa(i)); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		wg.Wait()
 
-		e.mu.Lock()
-		e.takes, e.asked = 2*time.Hour, 0
-		e.mu.Unlock()
+		e.slow(4 * time.Second)
 		var mu sync.Mutex
 		full := 0
 		for i := range maxWaiting + 10 {
 			wg.Go(func() {
 				began := time.Now()
-				if _, err := e.ask(t.Context(), strconv.Itoa(i)); !errors.Is(err, ErrAway) {
+				if _, err := e.askBy(t.Context(), from(i%128), strconv.Itoa(i)); !errors.Is(err, ErrBusy) || errors.Is(err, ErrAway) {
 					t.Error(err)
 				} else if time.Since(began) == 0 {
 					mu.Lock()
@@ -200,9 +216,62 @@ func TestSlow(t *testing.T) {
 		e.mu.Unlock()
 		time.Sleep(time.Minute)
 		e.Asker.mu.Lock()
-		defer e.Asker.mu.Unlock()
-		if len(e.flights) != 0 {
-			t.Errorf("%d are left", len(e.flights))
+		if len(e.flights) != 0 || len(e.askers) != 0 {
+			t.Errorf("%d are left, of %d", len(e.flights), len(e.askers))
+		}
+		e.Asker.mu.Unlock()
+
+		// One that has failed since it answered last is away, and not busy.
+		e.slow(time.Hour)
+		if _, err := e.ask(t.Context(), "first"); !errors.Is(err, ErrBusy) {
+			t.Error(err)
+		}
+		time.Sleep(Deadline)
+		if _, err := e.ask(t.Context(), "second"); !errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
+			t.Error(err)
+		}
+		time.Sleep(Deadline)
+	})
+}
+
+// TestShare: one customer can neither take all places of an endpoint nor have it
+// thought of as away, however much it asks.
+func TestShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEndpoint()
+		e.slow(time.Second)
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		answered, full := 0, 0
+		for i := range 2 * maxWaiting {
+			wg.Go(func() {
+				began := time.Now()
+				_, err := e.ask(t.Context(), strconv.Itoa(i))
+				mu.Lock()
+				defer mu.Unlock()
+				switch {
+				case err == nil:
+					answered++
+				case !errors.Is(err, ErrBusy):
+					t.Error(err)
+				case time.Since(began) == 0:
+					full++
+				}
+			})
+		}
+		time.Sleep(time.Second / 2)
+		e.mu.Lock()
+		if e.asked != maxAsking/share {
+			t.Errorf("%d are on their way", e.asked)
+		}
+		e.mu.Unlock()
+		began := time.Now()
+		if got, err := e.askBy(t.Context(), from(1), "ann"); got != "about ann" || err != nil || time.Since(began) != time.Second {
+			t.Errorf("another: %q, %v after %v", got, err, time.Since(began))
+		}
+		wg.Wait()
+		if answered == 0 || full != 2*maxWaiting-maxWaiting/share {
+			t.Errorf("%d are answered, %d refused at once", answered, full)
 		}
 	})
 }

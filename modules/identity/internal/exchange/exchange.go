@@ -5,6 +5,7 @@ package exchange
 import (
 	"context"
 	"crypto/sha256"
+	"net/netip"
 	"time"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
@@ -57,8 +58,8 @@ func (x *Exchanger) Destruct() error {
 }
 
 // For returns what there is for a token, which ends at ends if that is not
-// zero: remembered, or asked for now, however many requests carry it.
-func (x *Exchanger) For(ctx context.Context, token string, ends, now time.Time) (Answer, error) {
+// zero: remembered, or asked for now for a customer, however many requests carry it.
+func (x *Exchanger) For(ctx context.Context, by netip.Prefix, token string, ends, now time.Time) (Answer, error) {
 	sum := sha256.Sum256([]byte(token))
 	key := string(sum[:])
 	known := func() (Answer, bool) {
@@ -68,7 +69,7 @@ func (x *Exchanger) For(ctx context.Context, token string, ends, now time.Time) 
 	if answer, ok := known(); ok {
 		return answer, nil
 	}
-	return x.asker.Do(ctx, token, now, known, func(ctx context.Context) (Answer, error) {
+	return x.asker.Do(ctx, by, token, now, known, func(ctx context.Context) (Answer, error) {
 		granted, err := x.question(ctx, token)
 		if err != nil {
 			return Answer{}, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -110,7 +111,7 @@ func TestRemembered(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				if a, err := x.For(t.Context(), "tok", time.Time{}, t0); err != nil || a.Token != "t1" {
+				if a, err := x.For(t.Context(), netip.Prefix{}, "tok", time.Time{}, t0); err != nil || a.Token != "t1" {
 					t.Error(a, err)
 				}
 			})
@@ -132,7 +133,7 @@ func TestRemembered(t *testing.T) {
 			if step.ends > 0 {
 				ends = t0.Add(step.ends)
 			}
-			if a, err := x.For(t.Context(), step.token, ends, t0.Add(step.after)); err != nil || a.Token != step.want {
+			if a, err := x.For(t.Context(), netip.Prefix{}, step.token, ends, t0.Add(step.after)); err != nil || a.Token != step.want {
 				t.Errorf("%+v: %+v, %v", step, a, err)
 			}
 		}
@@ -153,7 +154,7 @@ func TestAway(t *testing.T) {
 			return answer, fail
 		}, 100)
 		about := func(token string, after time.Duration) (Answer, error) {
-			return x.For(t.Context(), token, time.Time{}, t0.Add(after))
+			return x.For(t.Context(), netip.Prefix{}, token, time.Time{}, t0.Add(after))
 		}
 		answer.Refused = "invalid_target"
 		for _, after := range []time.Duration{0, 9 * time.Second, 10 * time.Second} {

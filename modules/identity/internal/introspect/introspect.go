@@ -10,6 +10,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -57,9 +58,9 @@ func (a *Asker) Destruct() error {
 	return nil
 }
 
-// About returns what the issuer says of a token: remembered, or asked now,
-// however many requests carry it.
-func (a *Asker) About(ctx context.Context, token string, now time.Time) (Answer, error) {
+// About returns what the issuer says of a token: remembered, or asked now for a
+// customer, however many requests carry it.
+func (a *Asker) About(ctx context.Context, by netip.Prefix, token string, now time.Time) (Answer, error) {
 	if len(token) > maxToken {
 		return Answer{Until: now}, nil
 	}
@@ -75,7 +76,7 @@ func (a *Asker) About(ctx context.Context, token string, now time.Time) (Answer,
 	if answer, ok := known(); ok {
 		return answer, nil
 	}
-	return a.asker.Do(ctx, token, now, known, func(ctx context.Context) (Answer, error) {
+	return a.asker.Do(ctx, by, token, now, known, func(ctx context.Context) (Answer, error) {
 		claims, err := a.question(ctx, token)
 		if err != nil {
 			return Answer{}, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -115,7 +116,7 @@ func TestAbout(t *testing.T) {
 
 	is := func(token string, now time.Time, want string) {
 		t.Helper()
-		answer, err := a.About(t.Context(), token, now)
+		answer, err := a.About(t.Context(), netip.Prefix{}, token, now)
 		got := "yes"
 		switch {
 		case errors.Is(err, ask.ErrAway):

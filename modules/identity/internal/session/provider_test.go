@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -32,13 +33,13 @@ func TestRenewOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 50 {
 			wg.Go(func() {
-				if got, err := n.Renew(t.Context(), s, time.Now(), question); err != nil || got.Refresh != "r1" {
+				if got, err := n.Renew(t.Context(), netip.Prefix{}, s, time.Now(), question); err != nil || got.Refresh != "r1" {
 					t.Errorf("%+v %v", got, err)
 				}
 			})
 		}
 		wg.Wait()
-		if got, err := n.Renew(t.Context(), s, time.Now(), question); err != nil || got.Gen != 1 || asked != 1 {
+		if got, err := n.Renew(t.Context(), netip.Prefix{}, s, time.Now(), question); err != nil || got.Gen != 1 || asked != 1 {
 			t.Errorf("late: %+v %v; asked %d times", got, err, asked)
 		}
 		if got := n.Latest(s); got.Gen != 1 || got.Seen != 5 {
@@ -60,7 +61,7 @@ func TestRenewWhileAway(t *testing.T) {
 		question := func(context.Context) (*Session, error) { asked++; return nil, answer }
 		for i := range 200 {
 			s := &Session{ID: string(rune('a' + i)), Refresh: "r"}
-			if _, err := n.Renew(t.Context(), s, time.Now(), question); !errors.Is(err, ask.ErrAway) {
+			if _, err := n.Renew(t.Context(), netip.Prefix{}, s, time.Now(), question); !errors.Is(err, ask.ErrAway) {
 				t.Fatal(err)
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -71,7 +72,7 @@ func TestRenewWhileAway(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		answer, asked = &Refused{Code: "invalid_grant"}, 0
 		for i := range 10 {
-			_, err := n.Renew(t.Context(), &Session{ID: "z", Gen: i / 5, Refresh: "r"}, time.Now(), question)
+			_, err := n.Renew(t.Context(), netip.Prefix{}, &Session{ID: "z", Gen: i / 5, Refresh: "r"}, time.Now(), question)
 			if _, no := errors.AsType[*Refused](err); !no {
 				t.Fatal(err)
 			}
@@ -81,7 +82,7 @@ func TestRenewWhileAway(t *testing.T) {
 		}
 		slow := func(context.Context) (*Session, error) { time.Sleep(time.Hour); return nil, ask.ErrAway }
 		began := time.Now()
-		if _, err := n.Renew(t.Context(), &Session{ID: "y", Refresh: "r"}, time.Now(), slow); !errors.Is(err, ask.ErrAway) || time.Since(began) > ask.Patience {
+		if _, err := n.Renew(t.Context(), netip.Prefix{}, &Session{ID: "y", Refresh: "r"}, time.Now(), slow); !errors.Is(err, ask.ErrBusy) || time.Since(began) > ask.Patience {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		time.Sleep(time.Hour)

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -47,10 +48,10 @@ func (n *Renewer) Latest(s *Session) *Session {
 	return l
 }
 
-// Renew gets a session's next generation by question, which must end by the
+// Renew gets a customer's session's next generation by question, which must end by the
 // deadline that it is given, or joins who has asked. An error that is no *Refused
 // means that nobody can tell.
-func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, question func(context.Context) (*Session, error)) (*Session, error) {
+func (n *Renewer) Renew(ctx context.Context, by netip.Prefix, s *Session, now time.Time, question func(context.Context) (*Session, error)) (*Session, error) {
 	this := s.ID + " " + strconv.Itoa(s.Gen)
 	known := func() (renewal, bool) {
 		if l := n.Latest(s); l.Gen > s.Gen {
@@ -59,7 +60,7 @@ func (n *Renewer) Renew(ctx context.Context, s *Session, now time.Time, question
 		no, ok := n.over.Get(this)
 		return renewal{over: no}, ok
 	}
-	r, err := n.asker.Do(ctx, s.ID, now, known, func(ctx context.Context) (renewal, error) {
+	r, err := n.asker.Do(ctx, by, s.ID, now, known, func(ctx context.Context) (renewal, error) {
 		next, err := question(ctx)
 		if no, ok := errors.AsType[*Refused](err); ok {
 			n.over.Put(this, no)
