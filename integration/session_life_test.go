@@ -73,6 +73,35 @@ func TestSessionIsRenewed(t *testing.T) {
 	eventually(t, "the session to be over", func() bool { return gw.get(t, "/", s.jarred()).reason() == "identity.session_ended" })
 }
 
+// TestSessionOfAPublicAnswer: an answer that comes with a new cookie is the
+// person's alone, whatever its upstream has said of caches; with and without an api.
+func TestSessionOfAPublicAnswer(t *testing.T) {
+	b := newBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=600, s-maxage=900")
+		w.Header().Set("CDN-Cache-Control", "max-age=900")
+	})
+	for name, site := range map[string]string{"in an api": "api portal {\n%s\n}", "alone": "route {\n%s\n}"} {
+		p := newLoginProvider(t, "http://localhost")
+		gw := start(t, loginGlobals(p, ""), fmt.Sprintf(site, "identity {\nsession main {\nidle 5s\n}\n}\nreverse_proxy "+b.addr()))
+		s := gw.surfer(t)
+		if a := s.login(t, p, "/", ann); a.status != 200 {
+			t.Fatalf("%s: %d %s by %v", name, a.status, a.body, s.path)
+		}
+		cookie := s.jarred()
+		var a answer
+		eventually(t, "a new cookie", func() bool {
+			a = gw.get(t, "/", cookie)
+			if a.header.Get("Set-Cookie") == "" && a.header.Get("Cache-Control") != "public, max-age=600, s-maxage=900" {
+				t.Errorf("%s: without a cookie: %v", name, a.header)
+			}
+			return a.header.Get("Set-Cookie") != ""
+		})
+		if a.header.Get("Cache-Control") != "private, max-age=600" || a.header.Get("Cdn-Cache-Control") != "" {
+			t.Errorf("%s: with a cookie: %v", name, a.header)
+		}
+	}
+}
+
 // TestSessionInACluster: of two gateways one renews a session, whose refresh
 // token an issuer takes once; the other serves it on, and both know of an end
 // within a second.

@@ -60,10 +60,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		denial = late
 	case unchecked:
 		ex.LetPass(gate.Identity, mode, withCause(issuer.Name, denial), denial.Reason, began)
-		return next.ServeHTTP(w, r)
+		return next.ServeHTTP(v.ours(w), r)
 	case late != nil:
 		ex.LetPass(gate.Identity, mode, withCause(rule, late), late.Reason, began)
-		return next.ServeHTTP(w, r)
+		return next.ServeHTTP(v.ours(w), r)
 	}
 	h.offer(w, ex, who, began)
 	if v != nil {
@@ -76,7 +76,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 	if err := ex.Conclude(w, r, gate.Identity, mode, rule, denial, began); err != nil {
 		return err
 	}
-	return next.ServeHTTP(w, r)
+	return next.ServeHTTP(v.ours(w), r)
 }
 
 // theirs reports what on_error does not decide about, because the caller can bring
