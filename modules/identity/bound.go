@@ -68,11 +68,15 @@ const (
 	// maxProofs bounds the proofs that are remembered at a time. They are those
 	// of callers with good tokens; when they are more, they have to wait.
 	maxProofs = 1 << 21
+
+	// shareOfProofs is what one key may have of them: some 200 proofs a second. Who
+	// makes more waits before the others have to.
+	shareOfProofs = maxProofs / 16
 )
 
 // proofs are kept over reloads: what was used before must not be good again.
 var (
-	proofs   = dpop.NewSeen(maxProofs, maxProofAge+ahead)
+	proofs   = dpop.NewSeen(maxProofs, shareOfProofs, maxProofAge+ahead)
 	verifier = dpop.NewVerifier(1 << 14)
 )
 
@@ -167,7 +171,7 @@ func (h *Handler) proven(r *http.Request, key, token string, now time.Time) *gat
 	first, full := proofs.First(proof, now)
 	switch {
 	case full: // fail closed: what is not known to be new may be stolen
-		return unavailable(errors.New("too many proofs at a time"))
+		return unavailable(errors.New("too many proofs at a time, of this key or of all"))
 	case !first:
 		return replayed(proof)
 	}

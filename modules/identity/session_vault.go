@@ -65,7 +65,7 @@ func (a *App) openVault(ctx caddy.Context) (*vault, error) {
 	v, _, err := vaults.LoadOrNew(key, func() (caddy.Destructor, error) {
 		return &vault{
 			storage: storage, ended: session.NewEnded(maxEnded),
-			tokens: dpop.NewSeen(1<<16, 2*session.LogoutAge),
+			tokens: dpop.NewSeen(1<<16, 1<<16, 2*session.LogoutAge),
 		}, nil
 	})
 	if err != nil {

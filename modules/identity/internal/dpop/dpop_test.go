@@ -177,7 +177,7 @@ func FuzzURL(f *testing.F) {
 }
 
 func TestSeen(t *testing.T) {
-	s := NewSeen(1<<14, time.Minute)
+	s := NewSeen(1<<14, 1<<14, time.Minute)
 	at := now
 	first := func(id string) bool {
 		first, full := s.First(Proof{ID: id, Key: "k"}, at)
@@ -206,10 +206,10 @@ func TestSeen(t *testing.T) {
 			}
 		}
 		at = at.Add(2 * time.Hour)
-		s = NewSeen(1<<14, time.Minute)
+		s = NewSeen(1<<14, 1<<14, time.Minute)
 	}
 	// It is bounded, and says so.
-	s = NewSeen(1000, time.Minute)
+	s = NewSeen(1000, 1000, time.Minute)
 	held, full := 0, false
 	for i := range 100_000 {
 		f, no := s.First(Proof{ID: strconv.Itoa(i), Key: "k"}, now)
@@ -220,6 +220,37 @@ func TestSeen(t *testing.T) {
 	}
 	if held > 1000 || !full {
 		t.Errorf("%d are held, full is %v", held, full)
+	}
+}
+
+// TestSeenShare: one key that makes very many proofs is refused first, keeps nobody
+// else out, and is let in again after a while.
+func TestSeenShare(t *testing.T) {
+	const share = 1 << 12
+	s := NewSeen(1<<16, share, time.Minute)
+	at, held, full := now, 0, 0
+	for i := range 1 << 16 {
+		switch first, no := s.First(Proof{ID: strconv.Itoa(i), Key: "eve"}, at); {
+		case first:
+			held++
+		case no:
+			full++
+		}
+	}
+	if held < share/4 || held > share || held+full != 1<<16 {
+		t.Errorf("of one key %d are held, and %d refused", held, full)
+	}
+	for i := range 1000 {
+		if first, _ := s.First(Proof{ID: strconv.Itoa(i), Key: "ann"}, at); !first {
+			t.Fatalf("another key is refused after %d proofs", i)
+		}
+	}
+	if first, full := s.First(Proof{ID: "0", Key: "eve"}, at); first || full {
+		t.Error("a proof that is held is not known again")
+	}
+	at = at.Add(time.Minute)
+	if first, _ := s.First(Proof{ID: "later", Key: "eve"}, at); !first {
+		t.Error("the key is refused for ever")
 	}
 }
 
