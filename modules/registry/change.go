@@ -46,7 +46,8 @@ func (s *store) servePost(w http.ResponseWriter, r *http.Request, k packed, who 
 	})
 }
 
-// changeTimeout bounds how long a change waits for the storage and its lock.
+// changeTimeout bounds how long a change waits for others, for the storage and
+// for its lock.
 const changeTimeout = 15 * time.Second
 
 func (s *store) serveChange(w http.ResponseWriter, r *http.Request, k kind, id string, who caller, edit edit) error {

@@ -151,8 +151,8 @@ func (a *App) Start() error {
 // Stop ends what Start began.
 func (a *App) Stop() error {
 	if a.stop != nil {
-		a.store.serve(a, false)
 		a.stop()
+		a.store.serve(a, false)
 		a.done.Wait()
 	}
 	return nil

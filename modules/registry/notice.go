@@ -91,10 +91,11 @@ func (s *store) reached(revision uint64) bool {
 }
 
 // serve adds an app to those that have started, or takes it out. A reload that
-// fails stops the newer one, and the older one goes on.
+// fails stops the newer one, and the older one goes on. It waits for no storage,
+// since Caddy loads nothing else, and does not end, before it has returned.
 func (s *store) serve(a *App, starts bool) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
+	s.serving.Lock()
+	defer s.serving.Unlock()
 	var apps []*App
 	if old := s.running.Load(); old != nil {
 		apps = slices.DeleteFunc(slices.Clone(*old), func(other *App) bool { return other == a })

@@ -11,8 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
 )
 
@@ -213,4 +215,88 @@ func touch(t *testing.T, disk certmagic.Storage, key string, at time.Time) {
 	if err := os.Chtimes(disk.(*certmagic.FileStorage).Filename(key), at, at); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestStopWhileLocked: apps come and go at once while another node holds the
+// storage's lock, which a sweep and a change wait for.
+func TestStopWhileLocked(t *testing.T) {
+	files := files(t)
+	synctest.Test(t, func(t *testing.T) {
+		disk := &locked{Storage: files}
+		s := open(t, disk)
+		s.sow(t, "111", time.Now().Add(time.Second))
+		disk.taken.Store(true)
+		old, young := &App{store: s, Poll: caddy.Duration(time.Hour)}, &App{store: s, Poll: caddy.Duration(time.Hour)}
+		if err := old.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // the sweep begins
+		synctest.Wait()
+		if disk.waiting.Load() != 1 {
+			t.Fatal("the sweep does not wait for the lock")
+		}
+		began := time.Now()
+		patient, cancel := context.WithTimeout(t.Context(), changeTimeout)
+		defer cancel()
+		changed := make(chan error)
+		go func() {
+			_, err := s.change(patient, "colours", "red", "me", func(*object) (json.RawMessage, error) { return json.RawMessage(`{"depth":1}`), nil })
+			changed <- err
+		}()
+		if err := errors.Join(young.Start(), old.Stop(), young.Stop()); err != nil {
+			t.Error(err)
+		}
+		if took := time.Since(began); took > 0 {
+			t.Errorf("a reload and a stop took %v", took)
+		}
+		if err := <-changed; !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > changeTimeout {
+			t.Errorf("after %v the change has %v", time.Since(began), err)
+		}
+		time.Sleep(time.Minute) // the file storage's own goroutines end
+	})
+}
+
+// TestChangesWaitTogether: who waits behind another change waits no longer than
+// it would for the storage, and the sweep gives up as well.
+func TestChangesWaitTogether(t *testing.T) {
+	files := files(t)
+	synctest.Test(t, func(t *testing.T) {
+		disk := &locked{Storage: files}
+		s := open(t, disk)
+		s.sow(t, "111", time.Now().Add(time.Second))
+		disk.taken.Store(true)
+		time.Sleep(10 * time.Second)
+		swept := make(chan struct{})
+		go func() {
+			s.sweep(t.Context(), time.Now())
+			close(swept)
+		}()
+		synctest.Wait()
+		began := time.Now()
+		if w := s.ask("PUT", "colours/red", `{"depth":1}`); w.Code != 503 || time.Since(began) > changeTimeout {
+			t.Errorf("after %v: %d %s", time.Since(began), w.Code, w.Body)
+		}
+		<-swept
+		if took := time.Since(began); took > changeTimeout {
+			t.Errorf("the sweep took %v", took)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// locked is a storage whose lock another node may hold.
+type locked struct {
+	certmagic.Storage
+	taken   atomic.Bool
+	waiting atomic.Int64
+}
+
+func (l *locked) Lock(ctx context.Context, name string) error {
+	if !l.taken.Load() {
+		return l.Storage.Lock(ctx, name)
+	}
+	l.waiting.Add(1)
+	defer l.waiting.Add(-1)
+	<-ctx.Done()
+	return ctx.Err()
 }

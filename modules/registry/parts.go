@@ -227,12 +227,13 @@ func (s *store) sweep(ctx context.Context, now time.Time) {
 }
 
 func (s *store) sweepParts(ctx context.Context, t *table, over []int, now time.Time) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if err := s.storage.Lock(ctx, lockName); err != nil {
-		return fmt.Errorf("locking the storage: %w", err)
+	ctx, cancel := context.WithTimeout(ctx, changeTimeout)
+	defer cancel()
+	release, err := s.hold(ctx)
+	if err != nil {
+		return err
 	}
-	defer func() { _ = s.storage.Unlock(context.WithoutCancel(ctx), lockName) }()
+	defer release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, at := range over {

@@ -88,7 +88,8 @@ type store struct {
 	logger  atomic.Pointer[zap.Logger]
 	running atomic.Pointer[[]*App] // those that have started, the newest last: two during a reload
 
-	changing sync.Mutex // taken before mu, and held while a change waits for the storage's lock
+	serving  sync.Mutex    // guards what is put into running
+	changing chan struct{} // has room for one: who changes something, or waits for the storage's lock; before mu
 
 	mu       sync.RWMutex
 	journal  journal
@@ -105,7 +106,7 @@ func (*store) Destruct() error { return nil }
 // openStore reads everything there is: from the storage, or else from the copy
 // in a folder, if one is named and not older than maxAge.
 func openStore(ctx context.Context, storage certmagic.Storage, logger *zap.Logger, folder string, maxAge time.Duration) (*store, error) {
-	s := &store{storage: storage, tables: make(map[string]*table, len(kinds))}
+	s := &store{storage: storage, tables: make(map[string]*table, len(kinds)), changing: make(chan struct{}, 1)}
 	s.logger.Store(logger)
 	for _, k := range kinds {
 		s.tables[k.name()] = &table{kind: k, objects: map[string]*object{}}
@@ -352,17 +353,11 @@ func (s *store) change(ctx context.Context, kind, id, by string, edit edit) (*ob
 // write is change before others are told: it returns the revision that there is
 // now, or 0 if nothing changed.
 func (s *store) write(ctx context.Context, kind, id, by string, edit edit) (*object, uint64, error) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	// Who waits for the lock goes on following what its holder changes.
-	if err := s.storage.Lock(ctx, lockName); err != nil {
-		return nil, 0, fmt.Errorf("locking the storage: %w", err)
+	release, err := s.hold(ctx)
+	if err != nil {
+		return nil, 0, err
 	}
-	defer func() {
-		if err := s.storage.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
-			s.logger.Load().Error("unlocking the storage", zap.Error(err))
-		}
-	}()
+	defer release()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(ctx); err != nil {
@@ -413,6 +408,26 @@ func (s *store) write(ctx context.Context, kind, id, by string, edit edit) (*obj
 		return nil, 0, fmt.Errorf("storing %s/%s: %w", kind, id, err)
 	}
 	return o, c.Revision, s.tell(ctx, t, p, o, c)
+}
+
+// hold keeps all others, here and on other nodes, from changing anything until
+// release. Who waits for it goes on following what its holder changes.
+func (s *store) hold(ctx context.Context) (release func(), err error) {
+	select {
+	case s.changing <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for another change: %w", ctx.Err())
+	}
+	if err := s.storage.Lock(ctx, lockName); err != nil {
+		<-s.changing
+		return nil, fmt.Errorf("locking the storage: %w", err)
+	}
+	return func() {
+		if err := s.storage.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
+			s.logger.Load().Error("unlocking the storage", zap.Error(err))
+		}
+		<-s.changing
+	}, nil
 }
 
 // current finds the object that a change is for, and the part that it is in if
