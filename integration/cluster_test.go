@@ -378,6 +378,36 @@ func TestClusterNobodyThere(t *testing.T) {
 	}
 }
 
+// TestClusterUpAfterReload: a link that ends late, with a request that took its
+// time, does not speak for the one that took its place.
+func TestClusterUpAfterReload(t *testing.T) {
+	r := startRedis(t)
+	slow, asked := make(chan struct{}), make(chan struct{})
+	b := newBackend(t, func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(asked)
+			<-slow
+		}
+	})
+	site := "api demo {\nquota per address 100/h\nreverse_proxy " + b.addr() + "\n}"
+	gw := start(t, "cluster unix://"+r.sock+" {\nprefix before\n}", site)
+	gw.up(t, 1)
+	var wg sync.WaitGroup
+	wg.Go(func() { gw.get(t, "/slow", nil) })
+	<-asked
+	wg.Go(func() {
+		time.Sleep(500 * time.Millisecond) // in which the new link comes up
+		close(slow)
+	})
+	if err := gw.load("cluster unix://"+r.sock+" {\nprefix after\n}", site); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	if up, nodes := gw.metric(t, "gatehouse_cluster_up"), gw.metric(t, "gatehouse_cluster_nodes"); up != 1 || nodes != 1 {
+		t.Errorf("the link is shown at %v, with %v nodes", up, nodes)
+	}
+}
+
 // TestClusterLeaky: who waits for its turn waits behind requests of all nodes.
 func TestClusterLeaky(t *testing.T) {
 	nodes := three(t, startRedis(t), "quota per address 20/s leaky 100")

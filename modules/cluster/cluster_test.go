@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
 )
@@ -80,4 +82,61 @@ func (a *App) clientOption(t *testing.T) (option rueidis.ClientOption) {
 		t.Fatal(err)
 	}
 	return option
+}
+
+// TestNewestServes: of two configurations that have started, the newer one's
+// settings hold and its link is shown, and the older one's again when the newer
+// one stops.
+func TestNewestServes(t *testing.T) {
+	link := func() *Link {
+		l := newLink((&App{}).clientOption(t), "test", time.Second)
+		l.once.Do(func() {}) // it connects to nobody
+		return l
+	}
+	shared := link()
+	apps := []*App{
+		{Nodes: 2, link: shared, logger: zap.NewExample()},
+		{Nodes: 3, link: shared, logger: zap.NewExample()},
+		{Nodes: 4, link: link(), logger: zap.NewExample()},
+	}
+	shared.up.Store(true)
+	apps[2].link.nodes.Store(7)
+	holds := func(a *App, isUp, nodes float64) {
+		t.Helper()
+		if n, logger := a.link.expected.Load(), a.link.logger.Load(); n != int64(a.Nodes) || logger != a.logger {
+			t.Errorf("%d nodes are expected, want %d; its own log: %v", n, a.Nodes, logger == a.logger)
+		}
+		if u, n := gauge(t, up), gauge(t, nodesSeen); u != isUp || n != nodes {
+			t.Errorf("up %v with %v nodes, want %v with %v", u, n, isUp, nodes)
+		}
+	}
+	start := func(a *App) { _ = a.Start() }
+	stop := func(a *App) { _ = a.Stop() }
+	start(apps[0])
+	holds(apps[0], 1, 0)
+	start(apps[1])
+	holds(apps[1], 1, 0)
+	stop(apps[1]) // the reload was refused
+	holds(apps[0], 1, 0)
+	start(apps[2])
+	holds(apps[2], 0, 7)
+	apps[2].link.up.Store(true)
+	stop(apps[0])
+	if err := shared.Destruct(); err != nil {
+		t.Error(err)
+	}
+	holds(apps[2], 1, 7)
+	stop(apps[2])
+	if gauge(t, up) != 0 {
+		t.Error("nobody's link is up")
+	}
+}
+
+func gauge(t *testing.T, g prometheus.Metric) float64 {
+	t.Helper()
+	var m dto.Metric
+	if err := g.Write(&m); err != nil {
+		t.Fatal(err)
+	}
+	return m.GetGauge().GetValue()
 }

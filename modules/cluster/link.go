@@ -111,7 +111,6 @@ func (l *Link) fall(why error) {
 	if !l.up.CompareAndSwap(true, false) {
 		return
 	}
-	up.Set(0)
 	l.logger.Load().Warn("the cluster's server cannot be asked; every node goes on with its share", zap.Error(why), zap.Int("nodes", l.Nodes()))
 	select {
 	case l.fault <- struct{}{}:
@@ -157,7 +156,6 @@ func (l *Link) keep(ctx context.Context) {
 			continue
 		}
 		if l.up.CompareAndSwap(false, true) {
-			up.Set(1)
 			l.logger.Load().Info("the cluster's server can be asked", zap.Int("nodes", l.Nodes()))
 		}
 		wait.Reset(beat)
@@ -186,7 +184,6 @@ func (l *Link) beat(ctx context.Context) error {
 		return err
 	}
 	l.nodes.Store(n)
-	nodesSeen.Set(float64(n))
 	return nil
 }
 
@@ -236,6 +233,5 @@ func (l *Link) Destruct() error {
 		}
 		(*client).Close()
 	}
-	up.Set(0)
 	return nil
 }

@@ -3,13 +3,25 @@ package cluster
 import "github.com/prometheus/client_golang/prometheus"
 
 var (
-	up = prometheus.NewGauge(prometheus.GaugeOpts{
+	// What is there is asked when it is to be told, of the link that serves: one
+	// that ends beside it says nothing any more.
+	up = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_cluster_up",
 		Help: "1 while the cluster's server can be asked.",
+	}, func() float64 {
+		if serving.Load().Up() {
+			return 1
+		}
+		return 0
 	})
-	nodesSeen = prometheus.NewGauge(prometheus.GaugeOpts{
+	nodesSeen = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "gatehouse_cluster_nodes",
 		Help: "Gateways that share, as last seen.",
+	}, func() float64 {
+		if l := serving.Load(); l != nil {
+			return float64(l.nodes.Load())
+		}
+		return 0
 	})
 	calls = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_cluster_calls_total",

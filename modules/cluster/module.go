@@ -3,11 +3,15 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/redis/rueidis"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
@@ -43,8 +47,9 @@ type App struct {
 	// Default: 1.
 	Nodes int `json:"nodes,omitempty"`
 
-	link *Link
-	key  linkKey
+	link   *Link
+	key    linkKey
+	logger *zap.Logger
 }
 
 // links are kept over reloads, one for each server and login.
@@ -81,18 +86,24 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if err := gate.RegisterMetrics(ctx, up, nodesSeen, calls, seconds); err != nil {
 		return err
 	}
-	logger := ctx.Logger()
+	a.logger = ctx.Logger()
 	a.key.prefix, a.key.timeout = a.Prefix, a.Timeout
 	v, _, err := links.LoadOrNew(a.key, func() (caddy.Destructor, error) {
-		return newLink(option, a.Prefix, time.Duration(a.Timeout)), nil
+		l := newLink(option, a.Prefix, time.Duration(a.Timeout))
+		a.shape(l)
+		return l, nil
 	})
 	if err != nil {
 		return err
 	}
 	a.link = v.(*Link)
-	a.link.logger.Store(logger)
-	a.link.expected.Store(int64(a.Nodes))
 	return nil
+}
+
+// shape gives a link what may differ between configurations that have it.
+func (a *App) shape(l *Link) {
+	l.logger.Store(a.logger)
+	l.expected.Store(int64(a.Nodes))
 }
 
 // option resolves the placeholders, into fields that no configuration shows.
@@ -158,12 +169,42 @@ func secretless(url, password string) error {
 
 // Start connects in the background.
 func (a *App) Start() error {
+	serve(a, true)
 	a.link.start()
 	return nil
 }
 
-// Stop does nothing: the link goes with the last configuration that has it.
-func (*App) Stop() error { return nil }
+// Stop leaves the link to others: it goes with the last configuration that has it.
+func (a *App) Stop() error {
+	serve(a, false)
+	return nil
+}
+
+var (
+	running struct {
+		sync.Mutex
+		apps []*App // those that have started, the newest last: two during a reload
+	}
+	serving atomic.Pointer[Link] // the newest one's
+)
+
+// serve adds an app to those that have started, or takes it out. A reload that
+// fails stops the newer one, and what the older one says holds again.
+func serve(a *App, starts bool) {
+	running.Lock()
+	defer running.Unlock()
+	running.apps = slices.DeleteFunc(running.apps, func(other *App) bool { return other == a })
+	if starts {
+		running.apps = append(running.apps, a)
+	}
+	if len(running.apps) == 0 {
+		serving.Store(nil)
+		return
+	}
+	newest := running.apps[len(running.apps)-1]
+	newest.shape(newest.link)
+	serving.Store(newest.link)
+}
 
 // Cleanup gives the link back.
 func (a *App) Cleanup() error {
