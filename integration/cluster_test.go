@@ -373,6 +373,10 @@ func TestClusterNobodyThere(t *testing.T) {
 	if took := time.Since(began); took > time.Second {
 		t.Errorf("it took %v", took)
 	}
+	eventually(t, "a line in the log", func() bool {
+		log, _ := os.ReadFile(gw.logFile())
+		return strings.Contains(string(log), "the cluster's server cannot be asked") && strings.Contains(string(log), "connection refused")
+	})
 	if err := gw.load("cluster redis://"+dead(t), "api demo {\nquota per address 10/h\nrespond ok\n}"); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,11 @@
 package cluster
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +15,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/redis/rueidis"
 	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 )
 
 // TestNobodyToAsk: a gateway alone, and a link that is not up, answer at once
@@ -139,4 +144,37 @@ func gauge(t *testing.T, g prometheus.Metric) float64 {
 		t.Fatal(err)
 	}
 	return m.GetGauge().GetValue()
+}
+
+// TestNeverThere: a server that cannot be asked from the start is told of, once,
+// and without the password, which servers repeat that do not know what to do with it.
+func TestNeverThere(t *testing.T) {
+	core, logs := observer.New(zap.DebugLevel)
+	option, tries := (&App{}).clientOption(t), make(chan struct{})
+	option.Password = "hunter2"
+	option.DialCtxFn = func(context.Context, string, *net.Dialer, *tls.Config) (net.Conn, error) {
+		tries <- struct{}{}
+		return nil, errors.New("unknown command HELLO, with args beginning with: 3 AUTH default hunter2")
+	}
+	l := newLink(option, "test", time.Second)
+	l.logger.Store(zap.New(core))
+	l.start()
+	for range 4 {
+		<-tries
+	}
+	go func() {
+		for range tries { // until it ends
+		}
+	}()
+	if err := l.Destruct(); err != nil {
+		t.Error(err)
+	}
+	close(tries)
+	entries := logs.All()
+	if len(entries) != 1 || entries[0].Level != zap.WarnLevel {
+		t.Fatalf("the log has %v", entries)
+	}
+	if why := fmt.Sprint(entries[0].ContextMap()["error"]); !strings.Contains(why, "unknown command HELLO") || strings.Contains(why, "hunter2") {
+		t.Errorf("it says %q", why)
+	}
 }

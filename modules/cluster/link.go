@@ -111,11 +111,21 @@ func (l *Link) fall(why error) {
 	if !l.up.CompareAndSwap(true, false) {
 		return
 	}
-	l.logger.Load().Warn("the cluster's server cannot be asked; every node goes on with its share", zap.Error(why), zap.Int("nodes", l.Nodes()))
+	l.complain(why)
 	select {
 	case l.fault <- struct{}{}:
 	default:
 	}
+}
+
+// complain tells why the server cannot be asked, without the password: servers
+// that do not understand how it is said to them repeat it.
+func (l *Link) complain(why error) {
+	text := why.Error()
+	if l.option.Password != "" {
+		text = strings.ReplaceAll(text, l.option.Password, "(password)")
+	}
+	l.logger.Load().Warn("the cluster's server cannot be asked; every node goes on with its share", zap.String("error", text), zap.Int("nodes", l.Nodes()))
 }
 
 func (l *Link) start() {
@@ -137,6 +147,7 @@ const (
 func (l *Link) keep(ctx context.Context) {
 	wait := time.NewTimer(0)
 	defer wait.Stop()
+	first := true
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,6 +161,10 @@ func (l *Link) keep(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		if err != nil && first {
+			l.complain(err) // nobody has seen it fall
+		}
+		first = false
 		if err != nil {
 			l.fall(err)
 			wait.Reset(probe)
