@@ -9,7 +9,7 @@ var (
 		Name: "gatehouse_cluster_up",
 		Help: "1 while the cluster's server can be asked.",
 	}, func() float64 {
-		if serving.Load().Up() {
+		if served().Up() {
 			return 1
 		}
 		return 0
@@ -18,7 +18,7 @@ var (
 		Name: "gatehouse_cluster_nodes",
 		Help: "Gateways that share, as last seen.",
 	}, func() float64 {
-		if l := serving.Load(); l != nil {
+		if l := served(); l != nil {
 			return float64(l.nodes.Load())
 		}
 		return 0

@@ -3,10 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -15,6 +12,7 @@ import (
 
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 )
 
 func init() { caddy.RegisterModule(new(App)) }
@@ -47,9 +45,10 @@ type App struct {
 	// Default: 1.
 	Nodes int `json:"nodes,omitempty"`
 
-	link   *Link
-	key    linkKey
-	logger *zap.Logger
+	link    *Link
+	key     linkKey
+	logger  *zap.Logger
+	release func()
 }
 
 // links are kept over reloads, one for each server and login.
@@ -169,41 +168,32 @@ func secretless(url, password string) error {
 
 // Start connects in the background.
 func (a *App) Start() error {
-	serve(a, true)
+	a.release = serving.Claim(a)
 	a.link.start()
 	return nil
 }
 
 // Stop leaves the link to others: it goes with the last configuration that has it.
 func (a *App) Stop() error {
-	serve(a, false)
+	if a.release != nil {
+		a.release()
+	}
 	return nil
 }
 
-var (
-	running struct {
-		sync.Mutex
-		apps []*App // those that have started, the newest last: two during a reload
+// serving is the newest app that has started, as which its link is.
+var serving = latest.Of[*App]{Changed: func(newest **App) {
+	if newest != nil {
+		(*newest).shape((*newest).link)
 	}
-	serving atomic.Pointer[Link] // the newest one's
-)
+}}
 
-// serve adds an app to those that have started, or takes it out. A reload that
-// fails stops the newer one, and what the older one says holds again.
-func serve(a *App, starts bool) {
-	running.Lock()
-	defer running.Unlock()
-	running.apps = slices.DeleteFunc(running.apps, func(other *App) bool { return other == a })
-	if starts {
-		running.apps = append(running.apps, a)
+// served is the link that is shown; nil: none.
+func served() *Link {
+	if newest := serving.Load(); newest != nil {
+		return (*newest).link
 	}
-	if len(running.apps) == 0 {
-		serving.Store(nil)
-		return
-	}
-	newest := running.apps[len(running.apps)-1]
-	newest.shape(newest.link)
-	serving.Store(newest.link)
+	return nil
 }
 
 // Cleanup gives the link back.
