@@ -4,9 +4,13 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -194,6 +198,71 @@ func TestSessionIsOfOne(t *testing.T) {
 	public := gw.surfer(t)
 	if a := public.login(t, p, "/one/x", ann); a.body != "id1" {
 		t.Errorf("a public client: %d %s by %v", a.status, a.body, public.path)
+	}
+}
+
+// TestCallbacks: what comes back of one login has the issuer asked once, however
+// often it is sent; and one customer's logins cannot have it asked without bound.
+func TestCallbacks(t *testing.T) {
+	var asked, now, most atomic.Int64
+	var iss *httptest.Server
+	iss = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if r.URL.Path != "/token" {
+			_, _ = fmt.Fprintf(w, `{"issuer":%[1]q,"authorization_endpoint":"%[1]s/auth","token_endpoint":"%[1]s/token","jwks_uri":"%[1]s/jwks"}`, iss.URL)
+			return
+		}
+		asked.Add(1)
+		for n, m := now.Add(1), most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		time.Sleep(200 * time.Millisecond)
+		now.Add(-1)
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = fmt.Fprint(w, `{"error":"invalid_grant"}`)
+	}))
+	defer iss.Close()
+	t.Setenv("PORTAL_SECRET", "s3cret")
+	gw := start(t, "identity {\nissuer main "+iss.URL+" {\nlogin {\nclient_id portal\nclient_secret {env.PORTAL_SECRET}\n}\n}\n}", "api portal {\nidentity {\nsession main\n}\nrespond ok\n}")
+	begin := func() (path string, cookie http.Header) {
+		t.Helper()
+		a := gw.get(t, "/.gatehouse/login", nil)
+		to, err := url.Parse(a.header.Get("Location"))
+		if a.status != 303 || err != nil {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		cookie = http.Header{"Cookie": {strings.SplitN(a.header.Get("Set-Cookie"), ";", 2)[0]}}
+		return "/.gatehouse/callback?code=guess&state=" + to.Query().Get("state"), cookie
+	}
+	path, cookie := begin()
+	var all sync.WaitGroup
+	var failed, unknown atomic.Int64
+	for range 100 {
+		all.Go(func() {
+			switch a := gw.get(t, path, cookie); a.reason() {
+			case "identity.login_failed":
+				failed.Add(1)
+			case "identity.unknown_login":
+				unknown.Add(1)
+			default:
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	all.Wait()
+	if asked.Load() != 1 || failed.Load() != 1 || unknown.Load() != 99 {
+		t.Errorf("asked %d times; %d failed, %d are unknown", asked.Load(), failed.Load(), unknown.Load())
+	}
+	for range 40 {
+		path, cookie := begin()
+		all.Go(func() {
+			if a := gw.get(t, path, cookie); a.reason() != "identity.login_failed" {
+				t.Errorf("%d %s", a.status, a.body)
+			}
+		})
+	}
+	all.Wait()
+	if most.Load() > 16 {
+		t.Errorf("%d questions at once", most.Load())
 	}
 }
 

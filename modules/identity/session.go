@@ -17,6 +17,7 @@ import (
 	"github.com/gatehouse-caddy/gatehouse/caddyfile/parse"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate/fetch"
+	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/ask"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/jwt"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/keyset"
 	"github.com/gatehouse-caddy/gatehouse/modules/identity/internal/memory"
@@ -134,6 +135,7 @@ const (
 // sharedSessions is what outlives a reload of one issuer's sessions.
 type sharedSessions struct {
 	provider *session.Provider
+	codes    *ask.Places // of callbacks at the token endpoint
 	renewer  *session.Renewer
 }
 
@@ -201,6 +203,7 @@ func (s *Session) provision(ctx caddy.Context, a *App) error {
 	v, _, err := sharedPool.LoadOrNew(s.key, func() (caddy.Destructor, error) {
 		return &sharedSessions{
 			provider: &session.Provider{ID: who.id, Secret: who.secret, Client: client, Discover: endpoints(s.issuer.URL, who)},
+			codes:    ask.NewPlaces(),
 			renewer:  session.NewRenewer(latestKept),
 		}, nil
 	})

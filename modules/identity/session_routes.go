@@ -175,17 +175,25 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see.", Err: fmt.Errorf("this browser has no cookie of a login with that state that was begun less than %v ago", session.LoginTime)}
 	}
 	v.set(w, session.Cookie{Name: session.LoginName(v.names.cookie, l.State)}, 0, http.SameSiteLaxMode) // it is good once
+	if h.cameBack(v, l, now) {
+		logins("unknown")
+		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see.", Err: errors.New("a login with that state has come back before; each is good once")}
+	}
 	e, err := v.shared.provider.Endpoints(r.Context(), now)
 	if err != nil {
 		logins("away")
 		return away(err)
 	}
-	sess, err := v.exchange(r.Context(), e, q, l, now)
+	var sess *session.Session
+	err = v.shared.codes.Do(v.ex.Customer(), func() (err error) {
+		sess, err = v.exchange(r.Context(), e, q, l, now)
+		return err
+	})
 	if err == nil {
 		err = v.write(w, ring, sess, now)
 	}
 	if err != nil {
-		if errors.Is(err, ask.ErrAway) {
+		if errors.Is(err, ask.ErrAway) || errors.Is(err, ask.ErrBusy) {
 			logins("away")
 			return away(err)
 		}
@@ -201,6 +209,22 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 	}
 	w.(*held).redirect(l.Place)
 	return nil
+}
+
+// loginKept is for how many milliseconds other gateways know a state.
+var loginKept = strconv.FormatInt((session.LoginTime + time.Minute).Milliseconds(), 10)
+
+// cameBack reports whether a login has come back before: a cookie may be sent on
+// and on, and each time the issuer would be asked. The issuer takes a code once
+// itself, so that one is let in while too many are remembered to tell.
+func (h *Handler) cameBack(v *visit, l *session.Login, now time.Time) bool {
+	first, full := v.vault.logins.First(dpop.Proof{Key: v.names.bound, ID: l.State}, now)
+	if first && h.app.link != nil {
+		name := session.NameOfID(v.issuer.URL, v.shared.provider.ID, l.State)
+		answer, err := h.app.link.Run(turn, "login:"+hex.EncodeToString(name[:]), loginKept)
+		first = err != nil || len(answer) != 1 || answer[0] == 1
+	}
+	return !first && !full
 }
 
 // exchange makes a session of what the issuer answered.

@@ -29,6 +29,7 @@ type vault struct {
 	ring    atomic.Pointer[session.Ring] // nil until it was first needed
 	ended   *session.Ended
 	tokens  *dpop.Seen // logout tokens that were used
+	logins  *dpop.Seen // states that came back
 
 	mu     sync.Mutex
 	closed time.Time // the storage is not asked before
@@ -66,6 +67,7 @@ func (a *App) openVault(ctx caddy.Context) (*vault, error) {
 		return &vault{
 			storage: storage, ended: session.NewEnded(maxEnded),
 			tokens: dpop.NewSeen(1<<16, 1<<16, 2*session.LogoutAge),
+			logins: dpop.NewSeen(1<<16, 1<<16, session.LoginTime+time.Minute),
 		}, nil
 	})
 	if err != nil {

@@ -31,9 +31,6 @@ const (
 	Deadline = 5 * time.Second // of one question
 	Patience = 3 * time.Second // of a request that waits for the answer
 
-	maxAsking   = 64      // questions on their way
-	maxWaiting  = 1 << 10 // and those that wait for a place among them
-	share       = 4       // a customer may have one part in so many of either
 	remembered  = 1 << 10 // questions that were answered oddly
 	firstPause  = time.Second
 	longestStop = 30 * time.Second
@@ -41,10 +38,6 @@ const (
 
 // ErrAway means that the endpoint cannot be asked.
 var ErrAway = errors.New("the issuer cannot be asked at the moment")
-
-// ErrBusy means that too much is asked, or takes long, at an endpoint that answers:
-// callers can bring that about alone, and nothing may be had by it.
-var ErrBusy = errors.New("too many questions to the issuer")
 
 // Odd is an answer that is none. The question is not put again for a while.
 type Odd struct {
@@ -88,12 +81,11 @@ func IsCode(s string) bool {
 
 // Asker is one endpoint. It may be used concurrently.
 type Asker[A any] struct {
-	places chan struct{}
+	places *Places
 	odd    *memory.Memory[oddity]
 
 	mu       sync.Mutex
 	flights  map[string]*flight[A]
-	askers   map[netip.Prefix]*customer
 	failures int       // of the endpoint, in a row
 	closed   time.Time // nothing is asked before
 	last     error
@@ -105,15 +97,8 @@ type oddity struct {
 	times int
 }
 
-// customer is who has questions on their way.
-type customer struct {
-	places  chan struct{}
-	flights int
-}
-
 // flight is a question that several requests wait for.
 type flight[A any] struct {
-	by     *customer // who asked first
 	done   chan struct{}
 	answer A
 	err    error
@@ -121,10 +106,7 @@ type flight[A any] struct {
 
 // New makes an Asker.
 func New[A any]() *Asker[A] {
-	return &Asker[A]{
-		places: make(chan struct{}, maxAsking), odd: memory.New[oddity](remembered),
-		flights: map[string]*flight[A]{}, askers: map[netip.Prefix]*customer{},
-	}
+	return &Asker[A]{places: NewPlaces(), odd: memory.New[oddity](remembered), flights: map[string]*flight[A]{}}
 }
 
 // Do returns the answer to a question of a customer, by its name: the one that is
@@ -179,57 +161,26 @@ func (a *Asker[A]) fly(by netip.Prefix, key string, now time.Time, known func() 
 	if now.Before(a.closed) {
 		return nil, fmt.Errorf("%w: %w", ErrAway, a.last)
 	}
-	if len(a.flights) >= maxWaiting {
-		return nil, fmt.Errorf("%w: %d wait", ErrBusy, maxWaiting)
+	c, err := a.places.take(by)
+	if err != nil {
+		return nil, err
 	}
-	if f.by = a.askers[by]; f.by == nil {
-		f.by = &customer{places: make(chan struct{}, maxAsking/share)}
-	}
-	if f.by.flights >= maxWaiting/share {
-		return nil, fmt.Errorf("%w: %d of %v wait", ErrBusy, f.by.flights, by)
-	}
-	f.by.flights++
-	a.askers[by] = f.by
 	a.flights[key] = f
-	go a.run(f, by, key, now, question)
+	go a.run(f, c, key, now, question)
 	return f, nil
 }
 
-// enter waits for a place of the customer's and one of the endpoint's.
-func (a *Asker[A]) enter(c *customer) bool {
-	limit := time.NewTimer(Patience) // nobody waits longer for what is asked then
-	defer limit.Stop()
-	select {
-	case c.places <- struct{}{}:
-	case <-limit.C:
-		return false
-	}
-	select {
-	case a.places <- struct{}{}:
-		return true
-	case <-limit.C:
-		<-c.places
-		return false
-	}
-}
-
-// ask puts a question. All of the deadline is the endpoint's: what waited before
-// is not to be told as its failure.
-func (a *Asker[A]) ask(c *customer, question func(context.Context) (A, error)) (answer A, err error) {
-	if !a.enter(c) {
-		return answer, fmt.Errorf("%w: there was no place for it", ErrBusy)
-	}
-	defer func() { <-a.places; <-c.places }()
-	// Not a request's context: others wait for the same answer.
-	ctx, cancel := context.WithTimeout(context.Background(), Deadline)
-	defer cancel()
-	return safe.Call(func() (A, error) { return question(ctx) })
-}
-
-func (a *Asker[A]) run(f *flight[A], by netip.Prefix, key string, now time.Time, question func(context.Context) (A, error)) {
+func (a *Asker[A]) run(f *flight[A], c *customer, key string, now time.Time, question func(context.Context) (A, error)) {
 	began := time.Now()
-	var err error
-	f.answer, err = a.ask(f.by, question)
+	err := a.places.ask(c, func() (err error) {
+		// Not a request's context: others wait for the same answer. All of the deadline
+		// is the endpoint's; what waited before is not to be told as its failure.
+		ctx, cancel := context.WithTimeout(context.Background(), Deadline)
+		defer cancel()
+		f.answer, err = safe.Call(func() (A, error) { return question(ctx) })
+		return err
+	})
+	a.places.leave(c)
 	if _, panicked := errors.AsType[*safe.Panic](err); panicked {
 		err = &Odd{Err: err} // what was asked, or answered, has done it
 	}
@@ -237,9 +188,6 @@ func (a *Asker[A]) run(f *flight[A], by netip.Prefix, key string, now time.Time,
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.flights, key)
-	if f.by.flights--; f.by.flights == 0 {
-		delete(a.askers, by)
-	}
 	defer close(f.done)
 	odd, isOdd := errors.AsType[*Odd](err)
 	ended := now.Add(time.Since(began)) // a pause begins then

@@ -216,8 +216,8 @@ func TestSlow(t *testing.T) {
 		e.mu.Unlock()
 		time.Sleep(time.Minute)
 		e.Asker.mu.Lock()
-		if len(e.flights) != 0 || len(e.askers) != 0 {
-			t.Errorf("%d are left, of %d", len(e.flights), len(e.askers))
+		if len(e.flights) != 0 || len(e.places.customers) != 0 {
+			t.Errorf("%d are left, of %d", len(e.flights), len(e.places.customers))
 		}
 		e.Asker.mu.Unlock()
 
@@ -273,6 +273,7 @@ func TestShare(t *testing.T) {
 		if answered == 0 || full != 2*maxWaiting-maxWaiting/share {
 			t.Errorf("%d are answered, %d refused at once", answered, full)
 		}
+		time.Sleep(Deadline)
 	})
 }
 
