@@ -242,7 +242,7 @@ func (m *MTLS) holder(leaf *x509.Certificate) (*proven, error) {
 		return nil, err
 	}
 	p := &gate.Principal{
-		Subject: name.Text, Client: hex.EncodeToString(sum[:]), Issuer: "mtls", Method: gate.MutualTLS,
+		Subject: name.Text, Client: hex.EncodeToString(sum[:]), Issuer: issuerOfCertificates, Method: gate.MutualTLS,
 		Claims: certificateClaims(leaf, name),
 	}
 	if p.Tenant, err = m.single("tenant", m.Tenant, leaf, name); err != nil {

@@ -191,8 +191,21 @@ func (i *Issuer) cleanup() {
 	}
 }
 
+// What principals are from that have no token (gate.Principal.Issuer), and what
+// revocations of them are told by.
+const (
+	issuerOfKeys         = "keys"
+	issuerOfCertificates = "mtls"
+)
+
+// taken reports a name by which an issuer's callers would be taken for those of
+// another kind.
+func taken(name string) bool { return name == issuerOfKeys || name == issuerOfCertificates }
+
 func (i *Issuer) validate() error {
 	switch {
+	case taken(i.Name) || taken(i.URL):
+		return errors.New("keys and mtls are whom API keys and client certificates are from; give the issuer another name")
 	case i.Dev && (i.URL != "" || i.JWKS != ""):
 		return errors.New("an issuer is either for development or has a url")
 	case !i.Dev && i.URL == "":

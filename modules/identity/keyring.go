@@ -80,7 +80,7 @@ func (k *apiKey) entry() (*keyEntry, error) {
 	}
 	e.who = prove(&gate.Principal{
 		Subject: subject, Client: k.ID, Tenant: k.Tenant, Plan: k.Plan,
-		Roles: k.Roles, Scopes: k.Scopes, Issuer: "keys", Method: gate.APIKey,
+		Roles: k.Roles, Scopes: k.Scopes, Issuer: issuerOfKeys, Method: gate.APIKey,
 	})
 	e.who.ends = k.Expires
 	if len(k.Previous) > maxPrevious {

@@ -220,7 +220,7 @@ func admitRevocation(o revokedObject) error {
 	case until > longestRevocation:
 		return errors.New("expires may be at most 10 years from now")
 	}
-	if o.issuer == "" || o.issuer == "keys" || o.issuer == "mtls" {
+	if o.issuer == "" || taken(o.issuer) {
 		return nil
 	}
 	app, _ := caddy.ActiveContext().AppIfConfigured("gatehouse_identity")
@@ -228,7 +228,7 @@ func admitRevocation(o revokedObject) error {
 	if !ok || len(a.Issuers) == 0 { // this node accepts no tokens; another may
 		return nil
 	}
-	known := []string{"keys", "mtls"}
+	known := []string{issuerOfKeys, issuerOfCertificates}
 	for _, i := range a.Issuers {
 		if i.Name == o.issuer && i.identifier != o.issuer {
 			return fmt.Errorf("issuer %q is a name of this configuration; its tokens say %q, which is what revocations go by", i.Name, i.identifier)
