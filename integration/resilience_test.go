@@ -3,6 +3,7 @@ package integration
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -529,6 +530,67 @@ func TestProbeHasItsTime(t *testing.T) {
 	}
 	if s := gw.metric(t, "gatehouse_resilience_breaker_state", addr); s != 0 {
 		t.Errorf("the breaker of an upstream that is well again is in state %v", s)
+	}
+}
+
+// A breaker is shown as it is, also while probes are on their way, and for as
+// long as the configuration has its upstream.
+func TestBreakerIsShown(t *testing.T) {
+	var well atomic.Bool
+	asked, answer := make(chan struct{}), make(chan struct{})
+	u := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if !well.Load() {
+			w.WriteHeader(http.StatusInternalServerError)
+			return
+		}
+		asked <- struct{}{}
+		<-answer
+	}))
+	t.Cleanup(u.Close)
+	addr := u.Listener.Addr().String()
+	options := "transport gatehouse {\n breaker {\n samples 2\n open 50ms\n probes 1\n all_open refuse\n}\n}"
+	gw := start(t, "", proxied(options, addr))
+	shown := func() string {
+		var o struct {
+			Breakers []struct{ Upstream, State string }
+		}
+		if err := json.Unmarshal([]byte(gw.ask(t, "/gatehouse/overview")), &o); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range o.Breakers {
+			if b.Upstream == addr {
+				return fmt.Sprint(gw.metric(t, "gatehouse_resilience_breaker_state", addr), " ", b.State)
+			}
+		}
+		return "not at all"
+	}
+	if s := shown(); s != "0 closed" {
+		t.Errorf("before any request it is shown as %s", s)
+	}
+	for range 2 {
+		gw.get(t, "/", nil)
+	}
+	if s := shown(); s != "2 open" {
+		t.Errorf("after failures it is shown as %s", s)
+	}
+	well.Store(true)
+	time.Sleep(60 * time.Millisecond)
+	var wg sync.WaitGroup
+	wg.Go(func() { gw.get(t, "/", nil) })
+	<-asked
+	if s := shown(); s != "1 half-open" {
+		t.Errorf("while a probe is on its way it is shown as %s", s)
+	}
+	close(answer)
+	wg.Wait()
+	if s := shown(); s != "0 closed" {
+		t.Errorf("after the probe it is shown as %s", s)
+	}
+	if err := gw.load("", proxied(options, newUpstream(t).addr())); err != nil {
+		t.Fatal(err)
+	}
+	if s := shown(); s != "not at all" || strings.Contains(gw.ask(t, "/metrics"), "breaker_state{upstream=\""+addr) {
+		t.Errorf("after a reload without it, it is shown as %s", s)
 	}
 }
 

@@ -3,6 +3,7 @@ package console
 import (
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -138,6 +139,7 @@ func (o *overview) read(families []*dto.MetricFamily) {
 			}
 		}
 	}
+	maps.DeleteFunc(breakers, func(_ string, b *breaker) bool { return b.State == "" }) // of upstreams that are gone
 	o.APIs, o.Breakers, o.Feeds = apis.rows(), breakers.rows(), feeds.rows()
 }
 

@@ -11,10 +11,9 @@ import (
 // Upstreams are labels as far as a configuration names them; all others are
 // "dynamic".
 var (
-	breakerState = prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "gatehouse_resilience_breaker_state",
-		Help: "State of an upstream's breaker: 0 closed, 1 half-open, 2 open.",
-	}, []string{"upstream"})
+	breakerState = states{prometheus.NewDesc("gatehouse_resilience_breaker_state",
+		"State of an upstream's breaker: 0 closed, 1 half-open, 2 open; the worst if there are several.",
+		[]string{"upstream"}, nil)}
 
 	breakersOpened = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "gatehouse_resilience_breaker_opened_total",
@@ -27,6 +26,26 @@ var (
 	}, []string{"outcome"})
 )
 
+// states collects what breakers there are and how they are when it is asked,
+// so that none is shown whose upstream is gone.
+type states struct{ desc *prometheus.Desc }
+
+func (s states) Describe(to chan<- *prometheus.Desc) { to <- s.desc }
+
+// Collect shows one state for each label: an upstream has a breaker for each of
+// the settings that it is used under, and so have dynamic ones.
+func (s states) Collect(to chan<- prometheus.Metric) {
+	worst := map[string]breaker.State{}
+	pool.Range(func(_, value any) bool {
+		t := value.(*target)
+		worst[t.label] = max(worst[t.label], t.State())
+		return true
+	})
+	for label, state := range worst {
+		to <- prometheus.MustNewConstMetric(s.desc, prometheus.GaugeValue, float64(state), label)
+	}
+}
+
 // note tells an upstream's breaker what became of a request, and everybody
 // else when that changes its state.
 func (t *Transport) note(of *target, permit breaker.Permit, r breaker.Result) {
@@ -35,7 +54,6 @@ func (t *Transport) note(of *target, permit breaker.Permit, r breaker.Result) {
 	if !changed {
 		return
 	}
-	breakerState.WithLabelValues(of.label).Set(float64(state))
 	data := map[string]any{"upstream": of.dial, "state": state.String()}
 	if state == breaker.Open {
 		data["failure"] = of.failure()

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"io"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp/reverseproxy"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
 	"github.com/gatehouse-caddy/gatehouse/modules/resilience/internal/breaker"
@@ -93,5 +96,51 @@ func TestCallerOf(t *testing.T) {
 		if n := testing.AllocsPerRun(100, func() { callerOf(c.a) }); n > 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+}
+
+// TestWorstIsShown: of two breakers that one upstream has under different
+// settings, the worse one is shown, and none when nobody has the upstream.
+func TestWorstIsShown(t *testing.T) {
+	now := time.Now()
+	shown := func() map[string]float64 {
+		got := make(chan prometheus.Metric, 100)
+		breakerState.Collect(got)
+		close(got)
+		values := map[string]float64{}
+		for metric := range got {
+			var m dto.Metric
+			if err := metric.Write(&m); err != nil {
+				t.Fatal(err)
+			}
+			values[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+		}
+		return values
+	}
+	var all [2]targets
+	for i := range all {
+		all[i].settings = breaker.Settings{Ratio: 0.5, Samples: 9, Window: time.Second, Consecutive: i + 1, Open: time.Second, MaxOpen: time.Second, Probes: 1}
+		all[i].add("a:80", "a:80")
+		all[i].add("b:80", "dynamic")
+		all[i].add("c:80", "dynamic")
+	}
+	for i, dial := range []string{"a:80", "b:80"} {
+		target := all[0].known[dial]
+		permit, _ := target.Enter(now)
+		target.Done(permit, breaker.Result{Outcome: breaker.Unreached, Began: now}, now)
+		if i == 1 { // a probe is on its way
+			target.Enter(now.Add(time.Minute))
+		}
+	}
+	if got, want := shown(), (map[string]float64{"a:80": 2, "dynamic": 1}); !maps.Equal(got, want) {
+		t.Errorf("%v is shown, want %v", got, want)
+	}
+	all[0].release()
+	if got, want := shown(), (map[string]float64{"a:80": 0, "dynamic": 0}); !maps.Equal(got, want) {
+		t.Errorf("%v is shown, want %v", got, want)
+	}
+	all[1].release()
+	if got := shown(); len(got) > 0 {
+		t.Errorf("%v is shown, and nobody has any", got)
 	}
 }
