@@ -266,6 +266,42 @@ func TestLiveModes(t *testing.T) {
 	}
 }
 
+// TestAuditAfterRefusedReload: changes go on to the log of the configuration that
+// is in effect, whatever a reload that was refused has said.
+func TestAuditAfterRefusedReload(t *testing.T) {
+	gw := start(t, livePlans, liveSite)
+	other := filepath.Join(gw.dir, "other")
+	change := func(tenant string) (here, there int) {
+		t.Helper()
+		if a := gw.change(t, "PUT", "/gatehouse/tenants/"+tenant, `{"plan":"pro"}`, nil); a.status != 201 {
+			t.Fatalf("%d %s", a.status, a.body)
+		}
+		count := func(file string) int {
+			log, _ := os.ReadFile(file)
+			return strings.Count(string(log), `"live object changed"`)
+		}
+		return count(gw.logFile()), count(other)
+	}
+	good := strings.ReplaceAll(gw.caddyfile(livePlans, liveSite), "output file "+gw.logFile(), "output file "+other)
+	for i, bad := range []string{
+		strings.ReplaceAll(good, "bind unix/"+gw.sock, "bind unix/"+gw.dir+"/nowhere/s"), // fails when it starts
+		strings.ReplaceAll(good, "respond ok", "reverse_proxy localhost:9 {\ntransport http {\ntls_client_auth none.crt none.key\n}\n}"), // when it is made ready
+	} {
+		if err := gw.loadFile(bad); err == nil {
+			t.Fatalf("configuration %d was loaded", i)
+		}
+		if here, there := change(fmt.Sprint("refused-", i)); here != i+1 || there != 0 {
+			t.Errorf("after %d: %d changes are in its log and %d in the other", i, here, there)
+		}
+	}
+	if err := gw.loadFile(good); err != nil {
+		t.Fatal(err)
+	}
+	if here, there := change("taken"); here != 2 || there != 1 {
+		t.Errorf("after a reload: %d changes are in the log before and %d in the one now", here, there)
+	}
+}
+
 // TestRegistryAway starts a gateway whose storage cannot be read.
 func TestRegistryAway(t *testing.T) {
 	gw := prepare(t)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/cluster"
 	"github.com/gatehouse-caddy/gatehouse/modules/gate"
@@ -51,6 +52,7 @@ type App struct {
 
 	store   *store
 	key     string
+	logger  *zap.Logger
 	link    *cluster.Link // nil for a gateway alone
 	notices notices
 	used    sync.Map // the kinds that this configuration uses
@@ -94,21 +96,19 @@ func (a *App) Provision(ctx caddy.Context) error {
 		return fmt.Errorf("registry: %w", err)
 	}
 	a.notices.wake = make(chan struct{}, 1)
-	logger, storage := ctx.Logger(), ctx.Storage()
+	a.logger = ctx.Logger()
+	storage := ctx.Storage()
 	// A storage that has no name of its own is told by its settings.
 	a.key = fmt.Sprintf("%T %v", storage, storage)
-	v, loaded, err := stores.LoadOrNew(a.key, func() (caddy.Destructor, error) {
+	v, _, err := stores.LoadOrNew(a.key, func() (caddy.Destructor, error) {
 		timeout, cancel := context.WithTimeout(ctx, readTimeout)
 		defer cancel()
-		return openStore(timeout, storage, logger, a.Copy, time.Duration(a.CopyMaxAge))
+		return openStore(timeout, storage, a.logger, a.Copy, time.Duration(a.CopyMaxAge))
 	})
 	if err != nil {
 		return fmt.Errorf("registry: %w", err)
 	}
 	a.store = v.(*store)
-	if loaded {
-		a.store.logger.Store(logger)
-	}
 	return nil
 }
 

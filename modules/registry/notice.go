@@ -91,7 +91,7 @@ func (s *store) reached(revision uint64) bool {
 }
 
 // serve adds an app to those that have started, or takes it out. A reload that
-// fails stops the newer one, and the older one goes on. It waits for no storage,
+// fails stops the newer one, and the older one goes on, with its log. It waits for no storage,
 // since Caddy loads nothing else, and does not end, before it has returned.
 func (s *store) serve(a *App, starts bool) {
 	s.serving.Lock()
@@ -104,6 +104,9 @@ func (s *store) serve(a *App, starts bool) {
 		apps = append(apps, a)
 	}
 	s.running.Store(&apps)
+	if len(apps) > 0 { // who has only been made ready may yet be refused
+		s.logger.Store(apps[len(apps)-1].logger)
+	}
 }
 
 // spread tells the other nodes of a change. They find out by themselves, only

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/certmagic"
+	"go.uber.org/zap"
 )
 
 // A packed kind of the tests' own: grains, whose id is 32 digits they are given.
@@ -226,7 +227,7 @@ func TestStopWhileLocked(t *testing.T) {
 		s := open(t, disk)
 		s.sow(t, "111", time.Now().Add(time.Second))
 		disk.taken.Store(true)
-		old, young := &App{store: s, Poll: caddy.Duration(time.Hour)}, &App{store: s, Poll: caddy.Duration(time.Hour)}
+		old, young := &App{store: s, logger: zap.NewNop(), Poll: caddy.Duration(time.Hour)}, &App{store: s, logger: zap.NewNop(), Poll: caddy.Duration(time.Hour)}
 		if err := old.Start(); err != nil {
 			t.Fatal(err)
 		}
