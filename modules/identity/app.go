@@ -128,6 +128,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 		if a.keys, err = readKeys(a.Keys); err != nil {
 			return fmt.Errorf("identity: %w", err)
 		}
+		a.warnOfPlans(ctx)
 	}
 	return nil
 }

@@ -144,6 +144,8 @@ func TestKeysFileIsReadStrictly(t *testing.T) {
 		{"[\n{\"id\":\"a\",\n\"expire\":\"2030-01-01T00:00:00Z\"}\n]", `unrecognized member "expire"`},
 		{"[\n" + one + ",\n" + one + "\n]", `:3: key "a" stands twice`},
 		{"[\n" + one + ",\n" + strings.Replace(one, `"a"`, `"b"`, 1) + "\n]", `:3: key "b" has the hash of another`},
+		{"[\n" + strings.Replace(one, `"a"`, `"a","scopes":"x y"`, 1) + "\n]", `:2: key "a": member "scopes" cannot be a string`},
+		{"[\n" + strings.Replace(one, `"a"`, `"a","expires":"2030-01-01"`, 1) + "\n]", `:2: key "a": "2030-01-01" is no time such as 2027-01-01T00:00:00Z`},
 		{"{}", ":1: a list of keys is expected"},
 		{"[null]", ":1:"},
 		{"[" + one, ":1:"},

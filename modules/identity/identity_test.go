@@ -119,13 +119,13 @@ func TestNewKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	day := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	if who, reason := ring.byHash.find(a, day); who == nil || who.principal.Subject != "ci" {
+	if who, reason := ring.byHash.lookUp(a).good(day); who == nil || who.principal.Subject != "ci" {
 		t.Errorf("%v %v", who, reason)
 	}
-	if _, reason := ring.byHash.find(a, day.AddDate(10, 0, 0)); reason != gate.IdentityExpired {
+	if _, reason := ring.byHash.lookUp(a).good(day.AddDate(10, 0, 0)); reason != gate.IdentityExpired {
 		t.Errorf("expired: %v", reason)
 	}
-	if _, reason := ring.byHash.find(b, day); reason != gate.IdentityInvalidAPIKey {
+	if _, reason := ring.byHash.lookUp(b).good(day); reason != gate.IdentityInvalidAPIKey {
 		t.Errorf("another key: %v", reason)
 	}
 }

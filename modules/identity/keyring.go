@@ -203,14 +203,27 @@ func readKeys(name string) (*keyring, error) {
 	var old []*keyEntry
 	ring := &keyring{byHash: hashes{}, entries: map[string]any{}}
 	for n := 0; dec.More(); n++ {
-		entry, _ := list[n].(map[string]any)
+		entry, is := list[n].(map[string]any)
+		if !is {
+			return nil, fail(errors.New("a key is an object"))
+		}
 		for member := range entry {
 			if !slices.Contains(members, member) {
 				return nil, at(start(data, int(dec.InputOffset())), fmt.Errorf("unrecognized member %q; expected %s", member, strings.Join(members, ", ")))
 			}
 		}
-		var k apiKey
-		if err := dec.Decode(&k); err != nil {
+		var (
+			k   apiKey
+			raw json.RawMessage
+		)
+		err := dec.Decode(&raw)
+		if err == nil {
+			err = registry.Strict(raw, &k)
+		}
+		if id, _ := entry["id"].(string); err != nil && id != "" {
+			err = fmt.Errorf("key %q: %w", id, err)
+		}
+		if err != nil {
 			return nil, fail(err)
 		}
 		if k.ID == "" {
@@ -266,13 +279,8 @@ func (h *Handler) findKey(r *http.Request, key string, now time.Time) (*proven, 
 	return who, nil
 }
 
-// find returns the principal of a key, or why there is none. The map is
-// searched by a hash that the caller cannot steer, and the match is compared
-// in constant time.
-func (byHash hashes) find(key string, now time.Time) (*proven, gate.Reason) {
-	return byHash.lookUp(key).good(now)
-}
-
+// lookUp searches the map by a hash that the caller cannot steer, and compares
+// what it finds in constant time.
 func (byHash hashes) lookUp(key string) *keyEntry {
 	sum := sha256.Sum256([]byte(key))
 	e := byHash[sum]

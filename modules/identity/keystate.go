@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/registry"
 )
@@ -101,7 +102,7 @@ func doubtKey(_ registry.Has, id string, was, is *keyEntry) (doubts []string) {
 			}
 		}
 	}
-	if plans := knownPlans(); p.Plan != "" && len(plans) > 0 && !slices.Contains(plans, p.Plan) && (was == nil || was.who.principal.Plan != p.Plan) {
+	if plans := knownPlans(caddy.ActiveContext()); p.Plan != "" && len(plans) > 0 && !slices.Contains(plans, p.Plan) && (was == nil || was.who.principal.Plan != p.Plan) {
 		doubt("plan %q is not defined, and the default would count; expected %s", p.Plan, strings.Join(plans, ", "))
 	}
 	for _, s := range p.Scopes {
@@ -131,10 +132,24 @@ func scopeDoubt(s string) string {
 	return ""
 }
 
-// knownPlans are the plans of the running configuration; none if it has no
-// quota. Its settings are all that this package knows of that one.
-func knownPlans() (names []string) {
-	app, err := caddy.ActiveContext().AppIfConfigured("gatehouse_quota")
+// warnOfPlans tells of keys of the file whose plan nobody has defined: the default
+// one would count, and nobody would notice.
+func (a *App) warnOfPlans(ctx caddy.Context) {
+	plans := knownPlans(ctx)
+	if a.keys == nil || len(plans) == 0 {
+		return
+	}
+	for id, v := range a.keys.entries {
+		if k, ok := v.(apiKey); ok && k.Plan != "" && !slices.Contains(plans, k.Plan) {
+			a.logger.Warn("a key has a plan that is not defined, and the default counts", zap.String("key", id), zap.String("plan", k.Plan), zap.Strings("plans", plans), zap.String("file", a.Keys))
+		}
+	}
+}
+
+// knownPlans are the plans of a configuration; none if it has no quota. Its
+// settings are all that this package knows of that one.
+func knownPlans(ctx caddy.Context) (names []string) {
+	app, err := ctx.AppIfConfigured("gatehouse_quota")
 	if err != nil {
 		return nil
 	}

@@ -35,6 +35,8 @@ type vault struct {
 	closed time.Time // the storage is not asked before
 	why    error
 
+	failing sync.Map // by what, whether that was said
+
 	told atomic.Int64 // the cluster's count of ends, as last seen
 }
 
@@ -127,9 +129,17 @@ func (v *vault) look(ctx context.Context, f func(context.Context) error) error {
 	return f(ctx)
 }
 
+// report says once that something cannot be read or stored, and that it can again.
 func (v *vault) report(what string, err error) {
-	if err != nil && !errors.Is(err, context.Canceled) {
-		v.logger.Load().Error("the storage cannot be read; the last good copy decides on", zap.String("what", what), zap.Error(err))
+	failing := err != nil && !errors.Is(err, context.Canceled)
+	was, known := v.failing.Swap(what, failing)
+	switch {
+	case was == failing || !known && !failing:
+		return
+	case failing:
+		v.logger.Load().Error("the storage cannot be used; the last good copy decides on", zap.String("what", what), zap.Error(err))
+	default:
+		v.logger.Load().Info("the storage can be used again", zap.String("what", what))
 	}
 }
 
@@ -213,7 +223,9 @@ func (v *vault) loadRing(ctx context.Context) (*session.Ring, error) {
 func (v *vault) readEnded(ctx context.Context) error {
 	now := time.Now()
 	for _, e := range v.ended.Prune(now) {
-		v.keep(ctx, e)
+		if err := v.keep(ctx, e); err != nil {
+			return err
+		}
 	}
 	names, err := v.storage.List(ctx, endedAt, false)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -242,8 +254,11 @@ func (v *vault) end(ctx context.Context, link *cluster.Link, ends ...session.End
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storageTime)
 	defer cancel()
-	for _, e := range ends {
-		v.keep(ctx, e)
+	for i, e := range ends {
+		if err := v.keep(ctx, e); err != nil {
+			v.logger.Load().Error("the end of a session cannot be stored; it is tried again", zap.Int("sessions", len(ends)-i), zap.Error(err))
+			break
+		}
 	}
 	if link != nil {
 		// Others look every few seconds anyhow.
@@ -251,12 +266,12 @@ func (v *vault) end(ctx context.Context, link *cluster.Link, ends ...session.End
 	}
 }
 
-func (v *vault) keep(ctx context.Context, e session.End) {
-	if err := v.storage.Store(ctx, path.Join(endedAt, e.String()), []byte{'\n'}); err != nil {
-		v.logger.Load().Error("the end of a session cannot be stored; it is tried again", zap.Error(err))
-		return
+func (v *vault) keep(ctx context.Context, e session.End) error {
+	err := v.storage.Store(ctx, path.Join(endedAt, e.String()), []byte{'\n'})
+	if err == nil {
+		v.ended.Kept(e)
 	}
-	v.ended.Kept(e)
+	return err
 }
 
 // The cluster's server counts ends, so that nodes know when to look.

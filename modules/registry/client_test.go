@@ -70,6 +70,7 @@ func TestStrict(t *testing.T) {
 		`{"rate":{"Burst":1}}`:          `unrecognized member "Burst"; expected burst`,
 		`{"all":[{"burst":1},{"x":1}]}`: `unrecognized member "x"; expected burst`,
 		`{"none":"a"}`:                  `unrecognized member "none"`,
+		`{"at":"2027-01-01"}`:           `"2027-01-01" is no time such as 2027-01-01T00:00:00Z`,
 		`{"name":1}`:                    `member "name" cannot be a number`,
 		`[]`:                            "an object is expected",
 		`{"name":"a","name":"b"}`:       "twice",

@@ -224,6 +224,9 @@ func Strict(value json.RawMessage, into any) error {
 	if err = dec.Decode(into); err == nil {
 		return nil
 	}
+	if wrong, ok := errors.AsType[*time.ParseError](err); ok {
+		return fmt.Errorf("%q is no time such as 2027-01-01T00:00:00Z", strings.Trim(wrong.Value, `"`))
+	}
 	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if wrong.Field == "" {
 			return errors.New("an object is expected")
