@@ -423,7 +423,9 @@ func (s *store) hold(ctx context.Context) (release func(), err error) {
 		return nil, fmt.Errorf("locking the storage: %w", err)
 	}
 	return func() {
-		if err := s.storage.Unlock(context.WithoutCancel(ctx), lockName); err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), changeTimeout)
+		defer cancel()
+		if err := s.storage.Unlock(ctx, lockName); err != nil {
 			s.logger.Load().Error("unlocking the storage", zap.Error(err))
 		}
 		<-s.changing
