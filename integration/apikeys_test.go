@@ -428,6 +428,27 @@ func TestSmallestKeyGateway(t *testing.T) {
 	}
 }
 
+// TestPlanOfFiledKey: a plan that nobody has defined is told of, in a file too.
+func TestPlanOfFiledKey(t *testing.T) {
+	gw := prepare(t)
+	gw.write(t, "keys.json", `[{"id":"good","sha256":"`+strings.Repeat("1", 64)+`","plan":"pro"},{"id":"odd","sha256":"`+strings.Repeat("2", 64)+`","plan":"gold"}]`)
+	if err := gw.load(livePlans+"identity {\nkeys keys.json\n}", liveSite); err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	for line := range strings.Lines(gw.log(t)) {
+		if strings.Contains(line, "a key has a plan that is not defined") {
+			told++
+			if !strings.Contains(line, `"key":"odd"`) || !strings.Contains(line, `"plan":"gold"`) {
+				t.Error(line)
+			}
+		}
+	}
+	if told != 1 {
+		t.Errorf("told of %d times", told)
+	}
+}
+
 // TestOneSecretOneKey: whoever may create keys cannot take over another's, or have
 // it refused, by its hash.
 func TestOneSecretOneKey(t *testing.T) {

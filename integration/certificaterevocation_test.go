@@ -137,6 +137,13 @@ func TestRevocationList(t *testing.T) {
 	if n := gw.metric(t, "gatehouse_identity_crl_entries", `source="url"`); n != 1 {
 		t.Errorf("%v entries", n)
 	}
+	// An alarm about the end of a list must not go on when nobody has it any more.
+	one, _, _ := strings.Cut(global, "revocation url")
+	gw.begin(t, "require_and_verify", strings.ReplaceAll(one, "DIR", gw.dir)+"}", route("file", "revocation file"))
+	eventually(t, "the list to be gone", func() bool {
+		told := gw.ask(t, "/metrics")
+		return strings.Contains(told, `gatehouse_identity_crl_next_update_timestamp_seconds{source="file"}`) && !strings.Contains(told, `gatehouse_identity_crl_next_update_timestamp_seconds{source="url"}`)
+	})
 }
 
 // responder answers for an authority, as a test says.

@@ -284,7 +284,7 @@ func TestAuditAfterRefusedReload(t *testing.T) {
 	}
 	good := strings.ReplaceAll(gw.caddyfile(livePlans, liveSite), "output file "+gw.logFile(), "output file "+other)
 	for i, bad := range []string{
-		strings.ReplaceAll(good, "bind unix/"+gw.sock, "bind unix/"+gw.dir+"/nowhere/s"), // fails when it starts
+		strings.ReplaceAll(good, "bind unix/"+gw.sock, "bind unix/"+gw.dir+"/nowhere/s"),                                                 // fails when it starts
 		strings.ReplaceAll(good, "respond ok", "reverse_proxy localhost:9 {\ntransport http {\ntls_client_auth none.crt none.key\n}\n}"), // when it is made ready
 	} {
 		if err := gw.loadFile(bad); err == nil {

@@ -167,6 +167,10 @@ func (v *Revocation) provision() error {
 			s := ocsp.Settings{Responder: v.Responder, Hosts: v.Hosts, Any: slices.Contains(v.Hosts, anyHost), Timeout: time.Duration(v.Timeout)}
 			return ocsp.New(s, maxStatuses), nil
 		}
+		_, _, err := crlNames.LoadOrNew(v.Name, func() (caddy.Destructor, error) { return crlName(v.Name), nil })
+		if err != nil {
+			return nil, err
+		}
 		return crl.NewSource(crl.From(v.CRL, v.CA, v.MaxSize), time.Duration(v.Refresh), reporter(v.Name)), nil
 	})
 	if err != nil {
@@ -200,6 +204,19 @@ func reporter(name string) func(*crl.List, error) {
 	}
 }
 
+// crlNames are those of the lists that are followed: the last one of a name takes
+// what metrics say of it along, or an alarm about its end would go on for ever.
+var crlNames = caddy.NewUsagePool()
+
+type crlName string
+
+// Destruct implements caddy.Destructor.
+func (n crlName) Destruct() error {
+	crlEntries.DeleteLabelValues(string(n))
+	crlNextUpdate.DeleteLabelValues(string(n))
+	return nil
+}
+
 func (v *Revocation) start() {
 	if v.list != nil {
 		v.list.Start()
@@ -208,7 +225,9 @@ func (v *Revocation) start() {
 
 func (v *Revocation) cleanup() {
 	if v.list != nil || v.asker != nil {
-		_, _ = statuses.Delete(v.key)
+		if gone, _ := statuses.Delete(v.key); gone && v.list != nil {
+			_, _ = crlNames.Delete(v.Name) // Destruct cannot fail
+		}
 	}
 }
 
