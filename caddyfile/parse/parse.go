@@ -123,6 +123,16 @@ func Text(d *caddyfile.Dispenser, to *string) error {
 	return nil
 }
 
+// Words reads the arguments of the option d stands at, behind those that are there.
+func Words(d *caddyfile.Dispenser, to *[]string) error {
+	args := d.RemainingArgs()
+	if len(args) == 0 {
+		return d.ArgErr()
+	}
+	*to = append(*to, args...)
+	return nil
+}
+
 // OneOf is Text for an option with a closed list of values.
 func OneOf(d *caddyfile.Dispenser, to *string, words ...string) error {
 	opt := d.Val()

@@ -173,9 +173,9 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 			i.JWKSDigest = parse.Digest(i.JWKS)
 		}
 	case "audience":
-		return words(d, &i.Audience)
+		return parse.Words(d, &i.Audience)
 	case "algorithms":
-		if err := words(d, &i.Algorithms); err != nil {
+		if err := parse.Words(d, &i.Algorithms); err != nil {
 			return err
 		}
 		for _, alg := range i.Algorithms {
@@ -184,7 +184,7 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 			}
 		}
 	case "types":
-		return words(d, &i.Types)
+		return parse.Words(d, &i.Types)
 	case "introspect":
 		i.Introspect = new(Introspect)
 		return i.Introspect.unmarshal(d)
@@ -213,15 +213,6 @@ func (i *Issuer) unmarshalOption(d *caddyfile.Dispenser) error {
 	default:
 		return parse.Unknown(d, "issuer option", opt, "jwks", "audience", "algorithms", "types", "introspect", "exchange", "login", "leeway", "claims", "on_error")
 	}
-	return nil
-}
-
-func words(d *caddyfile.Dispenser, to *[]string) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return d.ArgErr()
-	}
-	*to = append(*to, args...)
 	return nil
 }
 

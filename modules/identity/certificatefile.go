@@ -34,7 +34,7 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt := d.Val(); opt {
 		case "subject":
-			if err = words(d, &m.Subject); err == nil {
+			if err = parse.Words(d, &m.Subject); err == nil {
 				for _, word := range m.Subject {
 					if _, ok := clientcert.ParseKind(word); !ok {
 						return parse.Unknown(d, "subject", word, clientcert.Kinds()...)
@@ -42,7 +42,7 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 				}
 			}
 		case "trust_domain":
-			err = words(d, &m.TrustDomains)
+			err = parse.Words(d, &m.TrustDomains)
 		case "tenant":
 			err = unmarshalPlace(d, &m.Tenant)
 		case "plan":
@@ -50,11 +50,11 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 		case "roles":
 			err = unmarshalPlace(d, &m.Roles)
 		case "ca":
-			err = words(d, &m.CA)
+			err = parse.Words(d, &m.CA)
 		case "san":
 			err = m.unmarshalSAN(d)
 		case "usage":
-			err = words(d, &m.Usage)
+			err = parse.Words(d, &m.Usage)
 		case "max_age":
 			err = parse.Duration(d, &m.MaxAge)
 		case "trust_pool":
@@ -63,7 +63,7 @@ func (m *MTLS) unmarshal(d *caddyfile.Dispenser) error {
 			}
 			err = m.TrustPool.unmarshal(d)
 		case "revocation":
-			err = words(d, &m.Revocation)
+			err = parse.Words(d, &m.Revocation)
 		default:
 			err = parse.Unknown(d, "mtls option", opt, "subject", "trust_domain", "tenant", "plan", "roles", "ca", "san", "usage", "max_age", "trust_pool", "revocation")
 		}

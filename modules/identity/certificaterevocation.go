@@ -355,7 +355,7 @@ func (a *App) unmarshalRevocation(d *caddyfile.Dispenser) error {
 		case "max_size":
 			err = parse.Size(d, &v.MaxSize)
 		case "hosts":
-			err = words(d, &v.Hosts)
+			err = parse.Words(d, &v.Hosts)
 		case "timeout":
 			err = parse.Duration(d, &v.Timeout)
 		case "on_error":

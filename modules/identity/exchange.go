@@ -247,9 +247,9 @@ func (e *TokenExchange) unmarshal(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt := d.Val(); opt {
 		case "resource":
-			err = words(d, &e.Resource)
+			err = parse.Words(d, &e.Resource)
 		case "scope":
-			err = words(d, &e.Scope)
+			err = parse.Words(d, &e.Scope)
 		case "on_error":
 			err = parse.Into(d, &e.OnError)
 		default:

@@ -241,7 +241,7 @@ func (h *Resource) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 				}
 			}
 		case "scopes":
-			err = words(d, &h.Scopes)
+			err = parse.Words(d, &h.Scopes)
 		case "certificate_bound":
 			err = parse.Flag(d, &h.CertificateBound)
 		default:

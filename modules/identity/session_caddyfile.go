@@ -28,9 +28,9 @@ func (l *Login) unmarshal(d *caddyfile.Dispenser) error {
 		case "client_id", "client_secret", "auth":
 			err = l.ClientAuth.unmarshal(d)
 		case "scopes":
-			err = words(d, &l.Scopes)
+			err = parse.Words(d, &l.Scopes)
 		case "principal":
-			err = choice(d, &l.Principal, fromID, fromAccess)
+			err = parse.OneOf(d, &l.Principal, fromID, fromAccess)
 		default:
 			err = parse.Unknown(d, "login option", opt, append(clientOptions, "scopes", "principal")...)
 		}
@@ -78,7 +78,7 @@ func (s *Session) unmarshal(d *caddyfile.Dispenser) error {
 				err = oneOf(d, opt, s.SameSite, lax, strict)
 			}
 		case "csrf":
-			err = choice(d, &s.CSRF, sameOrigin, sameSite)
+			err = parse.OneOf(d, &s.CSRF, sameOrigin, sameSite)
 		case "logged_out":
 			err = parse.Text(d, &s.LoggedOut)
 		default:
@@ -94,14 +94,6 @@ func (s *Session) unmarshal(d *caddyfile.Dispenser) error {
 		}
 	}
 	return nil
-}
-
-func choice(d *caddyfile.Dispenser, to *string, known ...string) error {
-	opt := d.Val()
-	if err := parse.Text(d, to); err != nil {
-		return err
-	}
-	return oneOf(d, opt, *to, known...)
 }
 
 func oneOf(d *caddyfile.Dispenser, what, word string, known ...string) error {

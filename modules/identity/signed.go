@@ -274,7 +274,7 @@ func (j *TellJWT) unmarshal(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt := d.Val(); opt {
 		case "audience":
-			err = words(d, &j.Audience)
+			err = parse.Words(d, &j.Audience)
 		case "header":
 			err = parse.Text(d, &j.Header)
 		case "lifetime":
@@ -290,7 +290,7 @@ func (j *TellJWT) unmarshal(d *caddyfile.Dispenser) error {
 				err = d.ArgErr()
 			}
 		case "copy":
-			err = words(d, &j.Copy)
+			err = parse.Words(d, &j.Copy)
 		case "on_error":
 			err = parse.Into(d, &j.OnError)
 		default:

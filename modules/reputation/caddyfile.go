@@ -142,9 +142,9 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		var err error
 		switch opt := d.Val(); opt {
 		case "allow":
-			err = words(d, &h.Allow)
+			err = parse.Words(d, &h.Allow)
 		case "deny":
-			err = words(d, &h.Deny)
+			err = parse.Words(d, &h.Deny)
 		case "allow_countries":
 			err = countries(d, &h.AllowCountries)
 		case "deny_countries":
@@ -164,17 +164,8 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	return nil
 }
 
-func words(d *caddyfile.Dispenser, to *[]string) error {
-	args := d.RemainingArgs()
-	if len(args) == 0 {
-		return d.ArgErr()
-	}
-	*to = append(*to, args...)
-	return nil
-}
-
 func countries(d *caddyfile.Dispenser, to *[]string) error {
-	if err := words(d, to); err != nil {
+	if err := parse.Words(d, to); err != nil {
 		return err
 	}
 	for _, c := range *to {
