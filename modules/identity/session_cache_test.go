@@ -48,7 +48,7 @@ func TestUnshared(t *testing.T) {
 			w := v.ours(rec)
 			w.Header().Set("Cache-Control", "public")
 			begin(w)
-			if got := rec.Result().Header.Get("Cache-Control"); got != want { //nolint:bodyclose // a recorder's
+			if got := rec.Result().Header.Get("Cache-Control"); got != want {
 				t.Errorf("%s, given %q: %q, want %q", name, given, got, want)
 			}
 		}

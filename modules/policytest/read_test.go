@@ -157,11 +157,12 @@ func FuzzCases(f *testing.F) {
 
 // aliases are lists of the list before.
 func aliases(levels, each int) string {
-	list := "&a0 [1]"
+	var list strings.Builder
+	list.WriteString("&a0 [1]")
 	for i := 1; i <= levels; i++ {
-		list += fmt.Sprintf(", &a%d [%s]", i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), each))
+		fmt.Fprintf(&list, ", &a%d [%s]", i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), each))
 	}
-	return list
+	return list.String()
 }
 
 // TestContractOfAliases: a contract is looked at as it is written.

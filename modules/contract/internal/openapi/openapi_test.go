@@ -36,11 +36,12 @@ func TestReadBytes(t *testing.T) {
 // TestAliases: what a few bytes unfold to is counted before it is unfolded.
 func TestAliases(t *testing.T) {
 	nested := func(levels, each int) string {
-		doc := "x-0: &a0 [1]\n"
+		var doc strings.Builder
+		doc.WriteString("x-0: &a0 [1]\n")
 		for i := 1; i <= levels; i++ {
-			doc += fmt.Sprintf("x-%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), each), ","))
+			fmt.Fprintf(&doc, "x-%d: &a%d [%s]\n", i, i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf("*a%d,", i-1), each), ","))
 		}
-		return doc
+		return doc.String()
 	}
 	var before, after runtime.MemStats
 	for name, doc := range map[string]string{
