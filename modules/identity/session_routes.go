@@ -175,7 +175,7 @@ func (h *Handler) callback(w http.ResponseWriter, r *http.Request, v *visit, now
 		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see.", Err: fmt.Errorf("this browser has no cookie of a login with that state that was begun less than %v ago", session.LoginTime)}
 	}
 	v.set(w, session.Cookie{Name: session.LoginName(v.names.cookie, l.State)}, 0, http.SameSiteLaxMode) // it is good once
-	if h.cameBack(v, l, now) { //nolint:contextcheck // the link has a deadline of its own
+	if h.cameBack(v, l, now) {                                                                          //nolint:contextcheck // the link has a deadline of its own
 		logins("unknown")
 		return &gate.Denial{Reason: gate.IdentityUnknownLogin, Detail: "Begin again at the page that you wanted to see.", Err: errors.New("a login with that state has come back before; each is good once")}
 	}
