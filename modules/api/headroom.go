@@ -6,6 +6,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 
 	"github.com/gatehouse-caddy/gatehouse/modules/api/internal/headroom"
+	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 )
 
 // Headroom is how far the memory of a process with an API in it grows between
@@ -26,6 +27,8 @@ const (
 	defaultHeadroom = 64 << 20
 	maxHeadroom     = 1 << 30
 )
+
+var wanted = latest.Of[int64]{Changed: headroom.Want}
 
 // CaddyModule returns the Caddy module information.
 func (*Headroom) CaddyModule() caddy.ModuleInfo {
@@ -54,7 +57,7 @@ func (h *Headroom) Validate() error {
 // Start asks for it. The configuration before has not let go of its own yet.
 func (h *Headroom) Start() error {
 	if !h.Off {
-		h.release = headroom.Keep(h.Size)
+		h.release = wanted.Claim(h.Size)
 	}
 	return nil
 }

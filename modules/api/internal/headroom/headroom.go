@@ -14,37 +14,29 @@ import (
 	"runtime/debug"
 	"runtime/metrics"
 	"sync"
-
-	"github.com/gatehouse-caddy/gatehouse/modules/gate/latest"
 )
 
 var (
-	asked = latest.Of[int64]{Changed: changed}
-
 	mu    sync.Mutex
-	size  *int64 // that was asked for; nil: none
+	size  *int64 // that is wanted; nil: none
 	usual int    // the percentage without any
 	now   int    // the percentage that is set
 	awake bool   // a sentinel waits for the end of the next collection
 )
 
-// Keep asks for a growth of so many bytes until release is called. Of several the
-// last one holds. Nothing is done where the environment's GOGC decides.
-func Keep(bytes int64) (release func()) {
+// Want asks for a growth of so many bytes; with nil, for Go's own. Nothing is done
+// where the environment's GOGC decides.
+func Want(bytes *int64) {
 	if os.Getenv("GOGC") != "" {
-		return func() {}
+		return
 	}
-	return asked.Claim(bytes)
-}
-
-func changed(to *int64) {
 	mu.Lock()
 	defer mu.Unlock()
 	if size == nil {
 		usual = int(read("/gc/gogc:percent")) //nolint:gosec // off is all ones, and -1 for SetGCPercent
 		now = usual
 	}
-	size = to
+	size = bytes
 	adjust()
 }
 

@@ -32,24 +32,23 @@ func percent() int {
 
 var kept []byte
 
-// TestKeep: the last claim holds, follows the heap, and leaves everything as it
-// was.
-func TestKeep(t *testing.T) {
+// TestWant: what is wanted follows the heap, and leaves everything as it was.
+func TestWant(t *testing.T) {
 	t.Setenv("GOGC", "")
 	before := percent()
 	kept = make([]byte, 8<<20)
 	runtime.GC()
-	release := Keep(64 << 20)
+	first, second := int64(64<<20), int64(640<<20)
+	Want(&first)
 	small := percent()
 	if small <= before {
 		t.Fatalf("%d percent of a small heap, %d before", small, before)
 	}
-	second := Keep(640 << 20)
+	Want(&second)
 	if p := percent(); p <= small {
 		t.Errorf("the second asks for more and gets %d", p)
 	}
-	second()
-	second() // once is enough
+	Want(&first)
 	if p := percent(); p < small/2 || p > small*2 {
 		t.Errorf("back at the first, %d percent, %d before", p, small)
 	}
@@ -61,7 +60,7 @@ func TestKeep(t *testing.T) {
 	if !soon(func() bool { return percent() > before }) {
 		t.Errorf("a heap that is small again has %d percent", percent())
 	}
-	release()
+	Want(nil)
 	if p := percent(); p != before {
 		t.Errorf("%d percent is left, %d before", p, before)
 	}
@@ -70,10 +69,11 @@ func TestKeep(t *testing.T) {
 	}
 }
 
-func TestKeepLeavesTheEnvironmentAlone(t *testing.T) {
+func TestTheEnvironmentDecides(t *testing.T) {
 	t.Setenv("GOGC", "100")
 	before := percent()
-	defer Keep(1 << 30)()
+	much := int64(1 << 30)
+	Want(&much)
 	if p := percent(); p != before {
 		t.Errorf("%d percent, %d before", p, before)
 	}
