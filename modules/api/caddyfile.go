@@ -125,6 +125,9 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 	has := func(dir string) bool {
 		return slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == dir })
 	}
+	if err := nested(segments); err != nil {
+		return nil, nil, err
+	}
 	bare := slices.ContainsFunc(segments, func(s caddyfile.Segment) bool { return s.Directive() == "require" && (len(s) == 1 || s[1].Text == "{") })
 	var traced, outer, inner []caddyfile.Segment
 	for _, s := range segments {
@@ -173,6 +176,47 @@ func expand(h httpcaddyfile.Helper, name string, start caddyfile.Token, segments
 		}
 	}
 	return routes, around, nil
+}
+
+// nested refuses a contract in a route or handle of the block without a require and
+// an input there: what api adds stands before that route, where no operation is
+// known yet.
+func nested(segments []caddyfile.Segment) error {
+	for _, s := range segments {
+		lines := directives(s)
+		has := func(dir string) bool {
+			return slices.ContainsFunc(lines, func(at int) bool { return s[at].Text == dir })
+		}
+		whole := has("require") && has("input")
+		for _, at := range lines {
+			if s[at].Text == "contract" && !whole && !schema(s[at:]) {
+				d := caddyfile.NewDispenser(s[at:])
+				d.Next()
+				return d.Errf("contract stands in %s, where api adds neither input nor require; put it into the block of the api itself, or write require and input behind it", s.Directive())
+			}
+		}
+	}
+	return nil
+}
+
+// directives are where the lines inside a segment begin.
+func directives(s caddyfile.Segment) (at []int) {
+	for i := 1; i < len(s); i++ {
+		if s[i].Line != s[i-1].Line || s[i].File != s[i-1].File {
+			at = append(at, i)
+		}
+	}
+	return at
+}
+
+// schema reports a contract that is for its route alone, and validates there.
+func schema(tokens []caddyfile.Token) bool {
+	for _, t := range tokens[1:min(3, len(tokens))] { // a matcher may stand before it
+		if t.Line == tokens[0].Line && t.Text == "schema" {
+			return true
+		}
+	}
+	return false
 }
 
 // handlers are those of a list of routes, which stay a list if there is a
