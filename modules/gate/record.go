@@ -15,8 +15,8 @@ import (
 // Record is what is left of an Exchange when it has ended: what the log writes
 // and what is remembered for those who ask. It is its own, so that it may be
 // read while the server reuses what the request was made of, and does not change
-// once it is remembered. It takes 1 KB as a rule and some 12 KB at most, and has no credential, query,
-// body or header in it but the User-Agent.
+// once it is remembered. It takes 1 KB as a rule and some 12 KB at most, and has
+// no credential, query, body or header in it but the User-Agent.
 type Record struct {
 	ID        string
 	API       string // empty for a stage that stands alone

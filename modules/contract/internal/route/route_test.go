@@ -194,7 +194,7 @@ func FuzzDisguise(f *testing.F) {
 		for i := 0; strings.Contains(path, "{"); i++ {
 			value := []string{a, b}[i%2]
 			if strings.ContainsAny(value, "/%;.{} \\") || strings.ToLower(value) != value {
-				t.Skip("a value of its own kind")
+				return // a value that the disguises below would change
 			}
 			before, rest, _ := strings.Cut(path, "{")
 			_, after, _ := strings.Cut(rest, "}")
@@ -203,7 +203,7 @@ func FuzzDisguise(f *testing.F) {
 		escape := func(path string) string { return (&url.URL{Path: path}).EscapedPath() }
 		want, _, _, result := r.Find("GET", escape(path), false, nil)
 		if result != Found {
-			t.Skip("a value that is none")
+			return // no value of that template
 		}
 		segs := strings.Split(path, "/")
 		for i := 0; i+1 < len(how); i += 2 {
